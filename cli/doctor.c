@@ -1,0 +1,160 @@
+/* compactattn doctor: what this machine offers, which kernels run and why not better ones, library versions. */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "commands.h"
+#include "measure.h"
+#include "message.h"
+#include "method.h"
+
+#include <cairo.h>
+#include <dnnl.h>
+#include <pcre2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+enum { MAX_KERNELS = 16 };
+
+/* Library, version it was compiled against, version that is loaded. */
+static void add_library(json_t *list, const char *name, const char *compiled, const char *loaded)
+{
+    json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "name", name, "compiled", compiled, "loaded", loaded));
+}
+
+#define QUOTED(x) #x
+#define NUMBER(x) QUOTED(x)
+
+static json_t *list_libraries(void)
+{
+    json_t *list = json_array();
+    char loaded[64] = "";
+    const dnnl_version_t *dnnl = dnnl_version();
+    snprintf(loaded, sizeof loaded, "%d.%d.%d", dnnl->major, dnnl->minor, dnnl->patch);
+    add_library(list, "oneDNN", NUMBER(DNNL_VERSION_MAJOR) "." NUMBER(DNNL_VERSION_MINOR) "." NUMBER(DNNL_VERSION_PATCH), loaded);
+    pcre2_config(PCRE2_CONFIG_VERSION, loaded);
+    add_library(list, "pcre2", NUMBER(PCRE2_MAJOR) "." NUMBER(PCRE2_MINOR), loaded);
+    add_library(list, "jansson", JANSSON_VERSION, jansson_version_str());
+    add_library(list, "utf8proc",
+                NUMBER(UTF8PROC_VERSION_MAJOR) "." NUMBER(UTF8PROC_VERSION_MINOR) "." NUMBER(UTF8PROC_VERSION_PATCH),
+                utf8proc_version());
+    add_library(list, "cairo", CAIRO_VERSION_STRING, cairo_version_string());
+    return list;
+}
+
+static json_t *list_kernels(const char *isa)
+{
+    ca_kern_report reports[MAX_KERNELS];
+    json_t *list = json_array();
+    const size_t n = ca_kern_reports(isa, reports, MAX_KERNELS);
+    for (size_t i = 0; i < n && i < MAX_KERNELS; i++)
+        json_array_append_new(list, json_pack("{s:s, s:b, s:b, s:s}", "name", reports[i].name, "usable", reports[i].usable,
+                                              "chosen", reports[i].chosen, "why", reports[i].why));
+    return list;
+}
+
+/* A line of /proc/meminfo in bytes; -1 when it is not there. */
+static json_int_t memory_bytes(const char *key)
+{
+    FILE *in = fopen("/proc/meminfo", "r");
+    char line[128];
+    const size_t length = strlen(key);
+    json_int_t bytes = -1;
+    while (in && bytes < 0 && fgets(line, sizeof line, in)) {
+        if (strncmp(line, key, length) == 0 && line[length] == ':')
+            bytes = strtoll(line + length + 1, NULL, 10) * 1024; /* the file counts KiB */
+    }
+    if (in) fclose(in);
+    return bytes;
+}
+
+/* What --model would take with its whole context. */
+static int forecast_model(const struct options *options, json_t *report)
+{
+    struct engine engine;
+    ca_session_opt opt;
+    ca_session_memory memory;
+    int code = engine_open(options, &engine);
+    if (code != EXIT_DONE) return code;
+    method_session_opt(options, CA_EXEC_COMPACT, &opt);
+    const ca_status status = ca_session_forecast(engine.model, &opt, &memory);
+    if (status == CA_OK)
+        json_object_set_new(report, "model",
+                            json_pack("{s:o, s:I, s:I, s:I, s:I}", "file", json_text(options->model), "context",
+                                      (json_int_t)engine.info.max_context, "weights_bytes", (json_int_t)engine.info.packed_bytes,
+                                      "kv_bytes", (json_int_t)memory.kv_bytes, "workspace_bytes",
+                                      (json_int_t)memory.workspace_bytes));
+    else
+        code = fail_library(status);
+    engine_close(&engine);
+    return code;
+}
+
+static const char *text_at(const json_t *entry, const char *key)
+{
+    return json_string_value(json_object_get(entry, key));
+}
+
+static double gib_at(const json_t *entry, const char *key)
+{
+    return (double)json_integer_value(json_object_get(entry, key)) / (1 << 30);
+}
+
+static void print_report(const json_t *report)
+{
+    size_t index;
+    json_t *entry;
+    printf("compactattn %s\n\nCPU        %s\nflags      %s\nthreads    %lld\nmemory     %.1f GiB, %.1f GiB available\n"
+           "peak       %.0f GFLOP/s measured\n\nKernels, best first\n",
+           text_at(report, "version"), text_at(report, "cpu"), text_at(report, "flags"),
+           (long long)json_integer_value(json_object_get(report, "threads")), gib_at(report, "memory_total_bytes"),
+           gib_at(report, "memory_available_bytes"), json_number_value(json_object_get(report, "peak_gflops")));
+    json_array_foreach(json_object_get(report, "kernels"), index, entry)
+    {
+        const bool chosen = json_is_true(json_object_get(entry, "chosen"));
+        printf("  %-12s %s%s\n", text_at(entry, "name"), chosen ? "chosen" : "not used: ", text_at(entry, "why"));
+    }
+    puts("\nLibraries");
+    json_array_foreach(json_object_get(report, "libraries"), index, entry)
+    {
+        printf("  %-12s %s (compiled against %s)\n", text_at(entry, "name"), text_at(entry, "loaded"), text_at(entry, "compiled"));
+    }
+    const json_t *model = json_object_get(report, "model");
+    if (model)
+        printf("\nModel %s\n  whole context of %lld tokens: weights %.2f GiB, KV pages %.2f GiB, workspace %.2f GiB\n",
+               text_at(model, "file"), (long long)json_integer_value(json_object_get(model, "context")),
+               gib_at(model, "weights_bytes"), gib_at(model, "kv_bytes"), gib_at(model, "workspace_bytes"));
+}
+
+static int run(const struct options *options)
+{
+    enum { ROUNDS = 100 };
+    const ca_kern *kern;
+    char cpu[128], flags[512];
+    const ca_status status = ca_kern_choose(options->isa, &kern);
+    if (status != CA_OK) return fail_library(status);
+    ca_cpu_name(cpu, sizeof cpu);
+    ca_cpu_flags(flags, sizeof flags);
+    const int n_threads = engine_threads(options);
+    json_t *report = json_pack("{s:s, s:o, s:o, s:i, s:I, s:I, s:o, s:o, s:o}", "version", ca_version(), "cpu", json_text(cpu),
+                               "flags", json_text(flags), "threads", n_threads, "memory_total_bytes", memory_bytes("MemTotal"),
+                               "memory_available_bytes", memory_bytes("MemAvailable"), "peak_gflops",
+                               json_number(ca_kern_peak_gflops(kern, n_threads, ROUNDS)), "kernels", list_kernels(options->isa),
+                               "libraries", list_libraries());
+    if (!report) return fail("no memory for the report");
+    const int code = options->model ? forecast_model(options, report) : EXIT_DONE;
+    if (code == EXIT_DONE && options->json) return json_print(report);
+    if (code == EXIT_DONE) print_report(report);
+    json_decref(report);
+    return code;
+}
+
+const struct command command_doctor = {
+    .name = "doctor",
+    .summary = "Show CPU, kernels, memory and library versions",
+    .synopsis = "[-m MODEL] [--json]",
+    .details = "Says which kernels this machine runs and why better ones were refused; with a model, the memory it would take.\n\n"
+               "Example:\n"
+               "  compactattn doctor -m model.gguf",
+    .bit = CMD_DOCTOR,
+    .run = run,
+};

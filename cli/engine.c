@@ -1,0 +1,92 @@
+#include "engine.h"
+
+#include "file.h"
+#include "message.h"
+#include "method.h"
+#include "npy.h"
+
+#include <omp.h>
+#include <stdlib.h>
+
+int engine_threads(const struct options *options)
+{
+    return options->threads > 0 ? (int)options->threads : omp_get_num_procs();
+}
+
+int engine_read_text(const char *path, char **text, size_t *size)
+{
+    char why[FILE_WHY];
+    return file_read(path, text, size, why) ? EXIT_DONE : fail("%s: %s", path ? path : "standard input", why);
+}
+
+int engine_read_ids(const char *path, uint32_t **ids, size_t *n_ids)
+{
+    char *bytes = NULL, why[NPY_WHY];
+    size_t size = 0;
+    const int code = engine_read_text(path, &bytes, &size);
+    if (code != EXIT_DONE) return code;
+    const bool known = npy_parse_ids((const unsigned char *)bytes, size, ids, n_ids, why);
+    free(bytes);
+    return known ? EXIT_DONE : fail("%s: %s", path, why);
+}
+
+int engine_open(const struct options *options, struct engine *engine)
+{
+    *engine = (struct engine){ .n_threads = engine_threads(options) };
+    const ca_model_opt opt = { .isa = options->isa, .n_threads = engine->n_threads };
+    const ca_status status = ca_model_open(options->model, &opt, &engine->model);
+    if (status != CA_OK) return fail_library(status);
+    engine->tokenizer = ca_model_tokenizer(engine->model);
+    ca_model_get_info(engine->model, &engine->info);
+    return EXIT_DONE;
+}
+
+void engine_close(struct engine *engine)
+{
+    ca_model_close(engine->model);
+}
+
+int engine_session_opt(const struct engine *engine, const struct options *options, ca_executor executor, size_t n_prompt,
+                       size_t n_more, ca_session_opt *out)
+{
+    method_session_opt(options, executor, out);
+    out->n_threads = engine->n_threads;
+    const uint32_t model_max = engine->info.max_context;
+    const uint32_t limit = out->context > 0 && out->context < model_max ? out->context : model_max;
+    if (n_prompt > limit)
+        return fail("the prompt has %zu tokens and the context is %u (the model's maximum is %u): shorten the text%s", n_prompt,
+                    limit, model_max, n_prompt <= model_max ? " or raise --ctx" : "");
+    if (out->context == 0) out->context = n_more < limit - n_prompt ? (uint32_t)(n_prompt + n_more) : limit;
+    return EXIT_DONE;
+}
+
+int engine_session(const struct engine *engine, const struct options *options, ca_executor executor, size_t n_prompt, size_t n_more,
+                   ca_session **out)
+{
+    ca_session_opt opt;
+    const int code = engine_session_opt(engine, options, executor, n_prompt, n_more, &opt);
+    if (code != EXIT_DONE) return code;
+    const ca_status status = ca_session_create(engine->model, &opt, out);
+    return status == CA_OK ? EXIT_DONE : fail_library(status);
+}
+
+int engine_check_ids(const struct engine *engine, const char *path, const uint32_t *ids, size_t n_ids)
+{
+    for (size_t i = 0; i < n_ids; i++) {
+        if (ids[i] >= engine->info.vocab)
+            return fail("%s: token %zu is %u, but the model's vocabulary has %u tokens", path, i, ids[i], engine->info.vocab);
+    }
+    return EXIT_DONE;
+}
+
+int engine_tokenize(const struct engine *engine, const char *text, size_t size, unsigned flags, uint32_t **ids, size_t *n_ids)
+{
+    const ca_status status = ca_tokenize(engine->tokenizer, text, size, flags, ids, n_ids);
+    return status == CA_OK ? EXIT_DONE : fail_library(status);
+}
+
+double engine_peak(const struct engine *engine)
+{
+    enum { ROUNDS = 50 };
+    return ca_kern_peak_gflops(ca_model_kern(engine->model), engine->n_threads, ROUNDS);
+}

@@ -1,0 +1,67 @@
+#include "file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_BYTES ((size_t)1 << 30)
+
+static bool refuse(char why[FILE_WHY], const char *reason)
+{
+    snprintf(why, FILE_WHY, "%s", reason);
+    return false;
+}
+
+static bool read_stream(FILE *in, char **data, size_t *size, char why[FILE_WHY])
+{
+    size_t cap = 1 << 16, n = 0;
+    char *buffer = malloc(cap);
+    while (buffer) {
+        n += fread(buffer + n, 1, cap - 1 - n, in);
+        if (n < cap - 1) break;
+        char *grown = cap > MAX_BYTES ? NULL : realloc(buffer, 2 * cap);
+        if (!grown) {
+            free(buffer);
+            return refuse(why, cap > MAX_BYTES ? "longer than 1 GiB" : "too long for the memory");
+        }
+        buffer = grown;
+        cap *= 2;
+    }
+    if (!buffer) return refuse(why, "too long for the memory");
+    if (ferror(in)) {
+        const int error = errno;
+        free(buffer);
+        return refuse(why, strerror(error));
+    }
+    buffer[n] = '\0';
+    *data = buffer;
+    *size = n;
+    return true;
+}
+
+bool file_read(const char *path, char **data, size_t *size, char why[FILE_WHY])
+{
+    const bool from_stdin = !path || strcmp(path, "-") == 0;
+    FILE *in = from_stdin ? stdin : fopen(path, "rb");
+    if (!in) return refuse(why, strerror(errno));
+    const bool ok = read_stream(in, data, size, why);
+    if (!from_stdin) fclose(in);
+    return ok;
+}
+
+bool file_find_data(const char *name, char *path, size_t cap)
+{
+    char program[1024] = "";
+    const ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+    program[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(program, '/');
+    if (slash) *slash = '\0';
+    const char *const places[][2] = { { "data", "" }, { program, "/../data" }, { program, "/../share/compactattn" } };
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        const int length = snprintf(path, cap, "%s%s/%s", places[i][0], places[i][1], name);
+        if (length > 0 && (size_t)length < cap && access(path, R_OK) == 0) return true;
+    }
+    return false;
+}

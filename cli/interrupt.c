@@ -1,0 +1,26 @@
+#include "interrupt.h"
+
+#include "message.h"
+
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+volatile int interrupt_flag;
+
+static void on_interrupt(int signal_number)
+{
+    (void)signal_number;
+    if (interrupt_flag) _exit(EXIT_INTERRUPTED);
+    interrupt_flag = 1;
+}
+
+void interrupt_catch(void)
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_interrupt;
+    action.sa_flags = SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}

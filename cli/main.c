@@ -1,0 +1,78 @@
+/* compactattn: finds the subcommand, reads its options, runs it. */
+#include "commands.h"
+#include "message.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct command *const commands[] = {
+    &command_run,      &command_bench_prefill, &command_logits, &command_perplexity,
+    &command_tokenize, &command_inspect_model, &command_doctor, &command_demo,
+};
+
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static void print_help(void)
+{
+    puts("Usage: compactattn COMMAND [OPTIONS]\n"
+         "Reads long prompts into a language model in chunks, with dense or block-sparse attention (CompactAttention).\n\n"
+         "Commands:");
+    for (size_t i = 0; i < N_COMMANDS; i++) printf("  %-15s %s\n", commands[i]->name, commands[i]->summary);
+    puts("\nExample:\n"
+         "  compactattn run -m models/SmolLM2-135M-Instruct.Q4_1.gguf -f data/demo.txt --ask \"What is this text about?\"\n\n"
+         "compactattn COMMAND --help explains a command; compactattn --version prints the version.\n"
+         "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.");
+}
+
+/* Number of words of name that argv starts with, when that is all of them; else 0. */
+static int match_words(const char *name, int argc, char **argv)
+{
+    int words = 0;
+    for (const char *at = name; *at; words++) {
+        const size_t length = strcspn(at, " ");
+        if (words >= argc || strlen(argv[words]) != length || memcmp(argv[words], at, length) != 0) return 0;
+        at += length + (at[length] == ' ');
+    }
+    return words;
+}
+
+static int run_command(const struct command *command, int argc, char **argv)
+{
+    struct options options;
+    message_set_command(command->name);
+    const int code = options_parse(command, argc, argv, &options);
+    if (code != EXIT_DONE) return code;
+    if (options.help) {
+        options_print_help(command);
+        return EXIT_DONE;
+    }
+    return command->run(&options);
+}
+
+static int dispatch(int argc, char **argv)
+{
+    if (argc < 2) return usage_error("no command given");
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        print_help();
+        return EXIT_DONE;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("compactattn %s\n", ca_version());
+        return EXIT_DONE;
+    }
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        const int words = match_words(commands[i]->name, argc - 1, argv + 1);
+        if (words > 0) return run_command(commands[i], argc - words, argv + words);
+    }
+    return usage_error("unknown command %s", argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+    const int code = dispatch(argc, argv);
+    errno = 0;
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_DONE)
+        return fail("standard output: %s", errno ? strerror(errno) : "cannot be written");
+    return code;
+}

@@ -1,0 +1,146 @@
+#include "measure.h"
+
+#include "clock.h"
+#include "interrupt.h"
+#include "message.h"
+#include "method.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void result_init(struct result *result, ca_executor executor)
+{
+    *result = (struct result){ .method = method_name(executor) };
+    result->ttft_ms = result->prefill_ms = result->attention_ms = result->select_ms = result->kept_fraction = NAN;
+    result->gflop = result->share_of_peak = result->decode_tok_s = result->mean_nll = NAN;
+}
+
+void result_free(struct result *result)
+{
+    free(result->tokens);
+    free(result->text);
+    result->tokens = NULL;
+    result->text = NULL;
+}
+
+/* The library's callbacks share one user pointer: this passes on what the hooks ask for. */
+struct relay {
+    struct progress progress;
+    const ca_prefill_opt *hooks;
+};
+
+static void relay_progress(void *user, double done, double total)
+{
+    struct relay *relay = user;
+    progress_update(&relay->progress, done, total);
+}
+
+static ca_status relay_logits(void *user, uint32_t position, const float *logits)
+{
+    const struct relay *relay = user;
+    return relay->hooks->on_logits(relay->hooks->user, position, logits);
+}
+
+static void relay_trace(void *user, const ca_trace *trace)
+{
+    const struct relay *relay = user;
+    relay->hooks->on_trace(relay->hooks->user, trace);
+}
+
+ca_status measure_feed(ca_session *session, const uint32_t *ids, size_t n, const char *label, enum progress_style style,
+                       const ca_prefill_opt *hooks)
+{
+    struct relay relay = { .hooks = hooks };
+    ca_prefill_opt opt = { .user = &relay, .on_progress = relay_progress, .cancel = &interrupt_flag };
+    if (hooks && hooks->on_logits) {
+        opt.n_logits = hooks->n_logits;
+        opt.on_logits = relay_logits;
+    }
+    if (hooks && hooks->on_trace) opt.on_trace = relay_trace;
+    progress_begin(&relay.progress, label, style);
+    const ca_status status = ca_session_prefill(session, ids, n, &opt);
+    progress_end(&relay.progress);
+    return status;
+}
+
+ca_status measure_prefill(const struct engine *engine, ca_session *session, const uint32_t *ids, size_t n,
+                          enum progress_style style, ca_sampler *sampler, const ca_prefill_opt *hooks, struct result *result)
+{
+    const double start = clock_ms();
+    ca_status status = measure_feed(session, ids, n, result->method, style, hooks);
+    if (status == CA_OK) status = ca_sample(sampler, ca_session_logits(session), engine->info.vocab, &result->first_token);
+    if (status != CA_OK) return status;
+    result->ttft_ms = clock_ms() - start;
+    measure_stats(session, result);
+    return CA_OK;
+}
+
+void measure_stats(const ca_session *session, struct result *result)
+{
+    ca_session_stats stats;
+    ca_session_get_stats(session, &stats);
+    result->prompt_tokens = stats.prefill_tokens;
+    result->prefill_ms = stats.prefill_ms;
+    result->attention_ms = stats.attention_ms;
+    result->select_ms = stats.select_ms;
+    result->kept_fraction = stats.kept_fraction;
+    result->gflop = stats.gflop;
+}
+
+void measure_share(struct result *result, double peak_gflops)
+{
+    if (peak_gflops > 0 && result->prefill_ms > 0) result->share_of_peak = result->gflop / (result->prefill_ms / 1e3) / peak_gflops;
+}
+
+double result_prefill_rate(const struct result *result)
+{
+    return result->prefill_ms > 0 ? (double)result->prompt_tokens / (result->prefill_ms / 1e3) : NAN;
+}
+
+json_t *json_number(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+json_t *json_text(const char *text)
+{
+    if (!text) return json_null();
+    json_t *value = json_string(text);
+    char *ascii = value ? NULL : strdup(text);
+    if (!ascii) return value;
+    for (char *c = ascii; *c; c++) {
+        if (*c & 0x80) *c = '?';
+    }
+    value = json_string(ascii);
+    free(ascii);
+    return value;
+}
+
+static json_t *tokens_json(const struct result *result)
+{
+    json_t *tokens = result->tokens ? json_array() : json_null();
+    for (size_t i = 0; result->tokens && i < result->n_tokens; i++) json_array_append_new(tokens, json_integer(result->tokens[i]));
+    return tokens;
+}
+
+json_t *result_json(const struct result *result)
+{
+    return json_pack("{s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "method", result->method, "prompt_tokens",
+                     (json_int_t)result->prompt_tokens, "ttft_ms", json_number(result->ttft_ms), "prefill_ms",
+                     json_number(result->prefill_ms), "prefill_tok_s", json_number(result_prefill_rate(result)), "attention_ms",
+                     json_number(result->attention_ms), "select_ms", json_number(result->select_ms), "kept_fraction",
+                     json_number(result->kept_fraction), "share_of_peak", json_number(result->share_of_peak), "decode_tok_s",
+                     json_number(result->decode_tok_s), "text", json_text(result->text), "tokens", tokens_json(result), "mean_nll",
+                     json_number(result->mean_nll));
+}
+
+int json_print(json_t *value)
+{
+    if (!value) return fail("no memory for the JSON result");
+    const int written = json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12) | JSON_ENCODE_ANY);
+    json_decref(value);
+    putchar('\n');
+    return written == 0 ? EXIT_DONE : fail("standard output: cannot be written");
+}

@@ -1,0 +1,54 @@
+/* One prefill, measured; and what every subcommand reports of it. */
+#ifndef CLI_MEASURE_H
+#define CLI_MEASURE_H
+
+#include "engine.h"
+#include "progress.h"
+
+#include <jansson.h>
+
+/* Numbers that do not apply are NaN, pointers NULL. */
+struct result {
+    const char *method; /* static */
+    size_t prompt_tokens;
+    double ttft_ms; /* from the first prompt token going in to the first new token */
+    double prefill_ms, attention_ms, select_ms, kept_fraction, gflop;
+    double share_of_peak; /* gflop / prefill time / measured peak */
+    double decode_tok_s, mean_nll;
+    uint32_t first_token;
+    uint32_t *tokens; /* what the model wrote; malloc'ed */
+    size_t n_tokens;
+    char *text; /* the same as text; malloc'ed */
+};
+
+void result_init(struct result *result, ca_executor executor);
+void result_free(struct result *result);
+
+/* Feeds ids to a session that is empty, with progress and Ctrl-C. hooks may be NULL; its on_progress and cancel are not used. */
+ca_status measure_feed(ca_session *session, const uint32_t *ids, size_t n, const char *label, enum progress_style style,
+                       const ca_prefill_opt *hooks);
+
+/* The same and then one sampled token; fills the prefill part of the result except share_of_peak. */
+ca_status measure_prefill(const struct engine *engine, ca_session *session, const uint32_t *ids, size_t n,
+                          enum progress_style style, ca_sampler *sampler, const ca_prefill_opt *hooks, struct result *result);
+
+/* Copies the session's statistics into the prefill part of the result. */
+void measure_stats(const ca_session *session, struct result *result);
+
+/* Sets share_of_peak from gflop and prefill_ms. */
+void measure_share(struct result *result, double peak_gflops);
+
+/* Prompt tokens per second of prefill. */
+double result_prefill_rate(const struct result *result);
+
+/* A JSON object with the keys that every subcommand shares; not applicable = null. NULL when memory is short. */
+json_t *result_json(const struct result *result);
+
+/* json_real, or null for NaN. json_string, with bytes that are not UTF-8 as "?". */
+json_t *json_number(double value);
+json_t *json_text(const char *text);
+
+/* Prints the value on standard output and releases it. Returns an exit code. */
+int json_print(json_t *value);
+
+#endif

@@ -1,0 +1,280 @@
+#include "options.h"
+
+#include "message.h"
+#include "method.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum kind { FLAG, INTEGER, REAL, TEXT, CHOICE };
+
+struct spec {
+    const char *name;
+    char letter; /* short form, or 0 */
+    enum kind kind;
+    size_t offset; /* in struct options */
+    double min, max;
+    const char *value;    /* what --help calls the value; for CHOICE the words, separated by "|" */
+    const char *initial;  /* default as it would be given; NULL = not given */
+    unsigned commands;    /* that take it */
+    unsigned required_by; /* that need it */
+    const char *help;
+};
+
+#define AT(field) offsetof(struct options, field)
+#define METHODS (CMD_RUN | CMD_BENCH | CMD_LOGITS | CMD_PERPLEXITY | CMD_DEMO)
+#define NEEDS_MODEL (METHODS | CMD_TOKENIZE | CMD_INSPECT)
+#define U32 4294967295.0
+#define EXECUTORS "dense|block_sparse|compactattn|compactattention|compact_attention"
+
+static const struct spec specs[] = {
+    { "model", 'm', TEXT, AT(model), 0, 0, "FILE", NULL, NEEDS_MODEL | CMD_DOCTOR, NEEDS_MODEL, "the model, a GGUF file" },
+    { "file", 'f', TEXT, AT(file), 0, 0, "FILE", NULL, CMD_RUN | CMD_BENCH | CMD_PERPLEXITY | CMD_TOKENIZE, 0,
+      "text to read; - is standard input" },
+    { "prompt", 'p', TEXT, AT(prompt), 0, 0, "TEXT", NULL, CMD_RUN | CMD_TOKENIZE, 0, "text given here in place of a file" },
+    { "text", 0, TEXT, AT(text), 0, 0, "FILE", "data/demo.txt", CMD_DEMO, 0, "the document in which the fact is hidden" },
+    { "out", 0, TEXT, AT(out), 0, 0, "PATH", NULL, CMD_LOGITS | CMD_DEMO, CMD_LOGITS | CMD_DEMO,
+      "where results go: a .npy file for logits, a folder for demo" },
+    { "tokens", 0, TEXT, AT(tokens), 0, 0, "FILE", NULL, CMD_LOGITS | CMD_PERPLEXITY, CMD_LOGITS,
+      "token ids: a one-dimensional .npy array of uint32 (int32, uint64, int64 do too)" },
+    { "last", 0, INTEGER, AT(last), 1, U32, "K", "1", CMD_LOGITS, 0, "write the logits of the last K positions" },
+    { "from", 0, INTEGER, AT(from), 1, U32, "I", "1", CMD_PERPLEXITY, 0, "score tokens from the I-th on, counted from 0" },
+    { "ask", 0, TEXT, AT(ask), 0, 0, "TEXT", NULL, CMD_RUN | CMD_DEMO, 0, "question put after the text" },
+    { "fact", 0, TEXT, AT(fact), 0, 0, "TEXT", NULL, CMD_DEMO, 0, "the sentence to hide" },
+    { "expect", 0, TEXT, AT(expect), 0, 0, "TEXT", NULL, CMD_DEMO, 0, "what a right answer contains" },
+    { "depth", 0, REAL, AT(depth), 0, 1, "X", "0.5", CMD_DEMO, 0, "where the fact is hidden: 0 = at the start, 1 = at the end" },
+    { "length", 0, INTEGER, AT(length), 64, U32, "N", NULL, CMD_DEMO, 0, "use about the first N tokens of the text only" },
+    { "chat", 0, FLAG, AT(chat), 0, 0, NULL, NULL, CMD_RUN, 0,
+      "put the prompt into the model's chat template (default with -p or --ask)" },
+    { "raw", 0, FLAG, AT(raw), 0, 0, NULL, NULL, CMD_RUN, 0, "continue the text as it is (default for a file alone)" },
+    { "max-tokens", 'n', INTEGER, AT(max_tokens), 0, U32, "N", "256", CMD_RUN, 0, "tokens to write at most" },
+    { "temp", 0, REAL, AT(temperature), 0, 100, "T", "0", CMD_RUN, 0, "sampling temperature; 0 takes the most likely token" },
+    { "top-p", 0, REAL, AT(top_p), 1e-6, 1, "P", "1", CMD_RUN, 0, "sample among the likeliest tokens that hold this probability" },
+    { "seed", 0, INTEGER, AT(seed), 0, 9007199254740992.0, "S", "0", CMD_RUN, 0, "seed of the sampling" },
+    { "lengths", 0, TEXT, AT(lengths), 0, 0, "N,N,..", "1024,4096,8192", CMD_BENCH, 0, "prompt lengths in tokens" },
+    { "methods", 0, TEXT, AT(methods), 0, 0, "M,M,..", NULL, CMD_BENCH | CMD_DEMO, 0,
+      "among dense, flashprefill+block_sparse, flashprefill+compactattn (default: all, or what --selector and --executor say)" },
+    { "runs", 0, INTEGER, AT(runs), 1, 1000, "N", "3", CMD_BENCH, 0, "measured runs of each; the median counts" },
+    { "warmup", 0, INTEGER, AT(warmup), 0, 1000, "N", "1", CMD_BENCH, 0, "runs of each before the measured ones" },
+    { "executor", 0, CHOICE, AT(executor), 0, 0, EXECUTORS, NULL, METHODS, 0,
+      "how attention reads the KV pages (default: compactattn for run, dense for logits and perplexity, all for bench and demo)" },
+    { "selector", 0, CHOICE, AT(selector), 0, 0, "none|flashprefill", NULL, METHODS, 0,
+      "what chooses the KV pages to read (default: what the executor needs)" },
+    { "alpha", 0, REAL, AT(alpha), 0, 1e6, "A", NULL, METHODS, 0, "keep blocks that score at least A times the best of their row" },
+    { "sink", 0, INTEGER, AT(sink), 0, U32, "N", NULL, METHODS, 0, "always keep the first N blocks" },
+    { "window", 0, INTEGER, AT(window), 1, U32, "N", NULL, METHODS, 0, "always keep the N blocks that end at the diagonal" },
+    { "min-budget", 0, INTEGER, AT(min_budget), 0, U32, "N", NULL, METHODS, 0, "always keep the N best blocks" },
+    { "last-dense", 0, INTEGER, AT(last_dense), 0, U32, "N", NULL, METHODS, 0,
+      "block_sparse: the last N Q blocks read everything" },
+    { "last-mute", 0, INTEGER, AT(last_mute), 0, U32, "N", NULL, METHODS, 0, "compactattn: the last N Q blocks do not vote" },
+    { "heads-per-row", 0, INTEGER, AT(heads_per_row), 0, 4096, "N", NULL, METHODS, 0,
+      "compactattn: query heads that share a page list; 0 = all of a KV head" },
+    { "dense-tail", 0, INTEGER, AT(dense_tail), 0, U32, "N", NULL, METHODS, 0, "the last N tokens of the prompt read everything" },
+    { "chunk", 0, INTEGER, AT(chunk), 1, 1 << 20, "N", NULL, METHODS, 0, "tokens of a prefill chunk" },
+    { "page", 0, INTEGER, AT(page), 32, 128, "N", NULL, METHODS, 0, "tokens of a KV page: 32, 64 or 128" },
+    { "ctx", 0, INTEGER, AT(context), 1, U32, "N", NULL, METHODS, 0,
+      "context in tokens (default: what the prompt and the answer need)" },
+    { "threads", 0, INTEGER, AT(threads), 0, 4096, "N", "0", METHODS | CMD_DOCTOR, 0, "threads; 0 = all" },
+    { "isa", 0, CHOICE, AT(isa), 0, 0, "auto|avx512bf16|avx512|avx2|scalar", "auto", METHODS | CMD_DOCTOR, 0,
+      "cap of the kernels' instruction set" },
+    { "jsonl", 0, FLAG, AT(jsonl), 0, 0, NULL, NULL, CMD_TOKENIZE, 0,
+      "one JSON string a line in, one JSON array of ids a line out" },
+    { "decode", 0, FLAG, AT(decode), 0, 0, NULL, NULL, CMD_TOKENIZE, 0, "the other way round: JSON array of ids in, text out" },
+    { "parse-special", 0, FLAG, AT(parse_special), 0, 0, NULL, NULL, CMD_TOKENIZE, 0,
+      "read special tokens such as <|im_end|> in the text as tokens; with --decode, show them" },
+    { "no-bos", 0, FLAG, AT(no_bos), 0, 0, NULL, NULL, CMD_TOKENIZE, 0, "no BOS first, even where the model's file asks for one" },
+    { "stats", 0, FLAG, AT(stats), 0, 0, NULL, NULL, CMD_RUN, 0, "statistics on standard error" },
+    { "dry-run", 0, FLAG, AT(dry_run), 0, 0, NULL, NULL, CMD_RUN, 0, "say how much memory it would take, and stop" },
+    { "progress", 0, FLAG, AT(progress), 0, 0, NULL, NULL, METHODS, 0, "progress bar even when standard error is no terminal" },
+    { "csv", 0, TEXT, AT(csv), 0, 0, "FILE", NULL, CMD_BENCH, 0, "write the rows as CSV" },
+    { "json", 0, FLAG, AT(json), 0, 0, NULL, NULL, ~(unsigned)CMD_TOKENIZE, 0, "the result as JSON on standard output" },
+    { "help", 'h', FLAG, AT(help), 0, 0, NULL, NULL, ~0U, 0, "this text" },
+};
+
+enum { N_SPECS = sizeof specs / sizeof *specs };
+
+static bool contains_word(const char *words, const char *word)
+{
+    const size_t length = strlen(word);
+    for (const char *at = words; *at; at += strcspn(at, "|"), at += *at == '|') {
+        if (strcspn(at, "|") == length && memcmp(at, word, length) == 0) return true;
+    }
+    return false;
+}
+
+static int range_error(const struct spec *spec, const char *value)
+{
+    return usage_error("--%s %s: expected %s from %.16g to %.16g", spec->name, value,
+                       spec->kind == INTEGER ? "a whole number" : "a number", spec->min, spec->max);
+}
+
+static int set_integer(const struct spec *spec, const char *value, void *field)
+{
+    char *end;
+    errno = 0;
+    const long long parsed = strtoll(value, &end, 10);
+    const bool digits = value[0] == '-' || (value[0] >= '0' && value[0] <= '9'); /* no blanks, no plus */
+    if (!digits || *end || end == value || errno || parsed < (int64_t)spec->min || parsed > (int64_t)spec->max)
+        return range_error(spec, value);
+    const int64_t number = parsed;
+    memcpy(field, &number, sizeof number);
+    return EXIT_DONE;
+}
+
+static int set_real(const struct spec *spec, const char *value, void *field)
+{
+    char *end;
+    const double number = strtod(value, &end);
+    if (strspn(value, "0123456789.eE+-") != strlen(value) || *end || end == value || !(number >= spec->min && number <= spec->max))
+        return range_error(spec, value);
+    memcpy(field, &number, sizeof number);
+    return EXIT_DONE;
+}
+
+static int set_value(const struct spec *spec, const char *value, struct options *out)
+{
+    void *field = (char *)out + spec->offset;
+    switch (spec->kind) {
+    case FLAG: memcpy(field, &(bool){ true }, sizeof(bool)); return EXIT_DONE;
+    case INTEGER: return set_integer(spec, value, field);
+    case REAL: return set_real(spec, value, field);
+    case CHOICE:
+        if (!contains_word(spec->value, value)) return usage_error("--%s %s: expected one of %s", spec->name, value, spec->value);
+        break;
+    case TEXT: break;
+    }
+    memcpy(field, &value, sizeof value);
+    return EXIT_DONE;
+}
+
+static void set_defaults(struct options *out)
+{
+    memset(out, 0, sizeof *out);
+    for (size_t i = 0; i < N_SPECS; i++) {
+        void *field = (char *)out + specs[i].offset;
+        if (specs[i].initial)
+            set_value(&specs[i], specs[i].initial, out);
+        else if (specs[i].kind == INTEGER)
+            memcpy(field, &(int64_t){ -1 }, sizeof(int64_t));
+        else if (specs[i].kind == REAL)
+            memcpy(field, &(double){ NAN }, sizeof(double));
+    }
+}
+
+static int check_required(const struct command *command, const struct options *options)
+{
+    for (size_t i = 0; i < N_SPECS; i++) {
+        const char *text = NULL;
+        if (specs[i].required_by & command->bit) memcpy(&text, (const char *)options + specs[i].offset, sizeof text);
+        if ((specs[i].required_by & command->bit) && !text) return usage_error("--%s %s is missing", specs[i].name, specs[i].value);
+    }
+    return EXIT_DONE;
+}
+
+int options_parse(const struct command *command, int argc, char **argv, struct options *out)
+{
+    struct option longs[N_SPECS + 1];
+    const struct spec *by_index[N_SPECS];
+    char shorts[2 * N_SPECS + 2] = ":";
+    size_t n = 0, n_shorts = 1;
+    for (size_t i = 0; i < N_SPECS; i++) {
+        if (!(specs[i].commands & command->bit)) continue;
+        by_index[n] = &specs[i];
+        longs[n++] = (struct option){ specs[i].name, specs[i].kind == FLAG ? no_argument : required_argument, NULL,
+                                      specs[i].letter };
+        if (!specs[i].letter) continue;
+        shorts[n_shorts++] = specs[i].letter;
+        if (specs[i].kind != FLAG) shorts[n_shorts++] = ':';
+    }
+    longs[n] = (struct option){ NULL, 0, NULL, 0 };
+    shorts[n_shorts] = '\0';
+
+    set_defaults(out);
+    opterr = 0;
+    for (;;) {
+        int index = -1;
+        const int found = getopt_long(argc, argv, shorts, longs, &index);
+        if (found == -1) break;
+        if (found == '?' && optopt && strchr(shorts, optopt) == NULL) return usage_error("unknown option -%c", optopt);
+        if (found == '?') return usage_error("unknown option %s", argv[optind - 1]);
+        if (found == ':') return usage_error("%s needs a value", argv[optind - 1]);
+        const struct spec *spec = NULL;
+        for (size_t i = 0; i < n && !spec; i++) {
+            if (index >= 0 ? (int)i == index : by_index[i]->letter == found) spec = by_index[i];
+        }
+        if (spec && set_value(spec, optarg, out) != EXIT_DONE) return EXIT_BAD_USAGE;
+        if (out->help) return EXIT_DONE;
+    }
+    if (optind < argc) return usage_error("unexpected argument %s", argv[optind]);
+    return check_required(command, out);
+}
+
+/* The value that holds when the option is not given, or "". */
+static void default_text(const struct spec *spec, const struct options *defaults, char *text, size_t cap)
+{
+    const char *field = (const char *)defaults + spec->offset;
+    const char *word = NULL;
+    int64_t integer = -1;
+    double real = NAN;
+    if (spec->kind == INTEGER)
+        memcpy(&integer, field, sizeof integer);
+    else if (spec->kind == REAL)
+        memcpy(&real, field, sizeof real);
+    else if (spec->kind != FLAG)
+        memcpy(&word, field, sizeof word);
+    *text = '\0';
+    if (integer >= 0)
+        snprintf(text, cap, " [default: %lld]", (long long)integer);
+    else if (!isnan(real))
+        snprintf(text, cap, " [default: %.4g]", real);
+    else if (word)
+        snprintf(text, cap, " [default: %s]", word);
+}
+
+/* Words from column on, broken before the line gets longer than LINE_END. */
+static void print_wrapped(const char *text, size_t column)
+{
+    enum { LINE_END = 110 };
+    size_t at = column;
+    for (const char *word = text; *word;) {
+        const size_t length = strcspn(word, " ");
+        const bool first = at == column, breaks = !first && at + 1 + length > LINE_END;
+        printf("%s%*s%.*s", breaks ? "\n" : "", breaks ? (int)column : first ? 0 : 1, "", (int)length, word);
+        at = (breaks ? column : at + !first) + length;
+        word += length + (word[length] == ' ');
+    }
+    putchar('\n');
+}
+
+static void print_option(const struct spec *spec, const struct options *defaults)
+{
+    enum { HELP_COLUMN = 27 };
+    const bool choice = spec->kind == CHOICE;
+    char left[64], initial[64], help[512];
+    const char letter[] = { '-', spec->letter, ',', '\0' };
+    snprintf(left, sizeof left, "  %3s --%s %s", spec->letter ? letter : "", spec->name,
+             choice        ? "WORD"
+             : spec->value ? spec->value
+                           : "");
+    default_text(spec, defaults, initial, sizeof initial);
+    snprintf(help, sizeof help, "%s%s%s%s", spec->help, choice ? "; one of " : "", choice ? spec->value : "", initial);
+    printf("%-*s", HELP_COLUMN, left);
+    print_wrapped(help, HELP_COLUMN);
+}
+
+void options_print_help(const struct command *command)
+{
+    struct options defaults;
+    set_defaults(&defaults);
+    method_show_defaults(&defaults);
+    printf("Usage: compactattn %s %s\n%s.\n\n%s\n\nOptions:\n", command->name, command->synopsis, command->summary,
+           command->details);
+    for (size_t i = 0; i < N_SPECS; i++) {
+        if (specs[i].commands & command->bit) print_option(&specs[i], &defaults);
+    }
+}

@@ -1,0 +1,81 @@
+# Tests: every C file of a test room that has a main is one cmocka program and one ctest entry; files without a main are helpers
+# that all of them link. tests/cli/*.sh run the tool. tests/fuzz/fuzz_X.c is replayed over its corpus, and with CA_FUZZ=ON it is a
+# libFuzzer program too.
+set(tests ${CMAKE_SOURCE_DIR}/tests)
+set(model ${CMAKE_SOURCE_DIR}/models/SmolLM2-135M-Instruct.Q4_1.gguf)
+set(test_env OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1
+    LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/lsan.supp:print_suppressions=0)
+
+function(ca_add_test name)
+    add_test(NAME ${name} COMMAND ${ARGN} WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
+    set_tests_properties(${name} PROPERTIES TIMEOUT 900 ENVIRONMENT "${test_env}")
+endfunction()
+
+function(ca_add_program name)
+    add_executable(${name} ${ARGN})
+    set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+    target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/src ${tests})
+    target_link_libraries(${name} PRIVATE ca_flags compactattn_static)
+endfunction()
+
+if(CA_TESTS)
+    pkg_check_modules(test_deps REQUIRED IMPORTED_TARGET cmocka zlib)
+    pkg_check_modules(archive REQUIRED IMPORTED_TARGET libzip zlib) # golden_reference reads .npz
+    # Without models only the rooms that need none are tested.
+    set(test_rooms kernels)
+    if(CA_MODELS)
+        list(APPEND test_rooms unit golden cli differential oom support)
+    endif()
+    set(programs)
+    set(helpers)
+    foreach(room IN LISTS test_rooms)
+        file(GLOB files CONFIGURE_DEPENDS ${tests}/${room}/*.c)
+        foreach(file IN LISTS files)
+            file(STRINGS ${file} has_main REGEX "^int main\\(")
+            if(has_main)
+                list(APPEND programs ${file})
+            else()
+                list(APPEND helpers ${file})
+            endif()
+        endforeach()
+    endforeach()
+
+    foreach(file IN LISTS programs)
+        get_filename_component(name ${file} NAME_WE)
+        ca_add_program(${name} ${file} ${helpers})
+        target_link_libraries(${name} PRIVATE PkgConfig::test_deps PkgConfig::archive $<TARGET_NAME_IF_EXISTS:tool_parts>)
+        target_compile_definitions(${name} PRIVATE CA_TEST_DATA="${tests}/golden" CA_TEST_MODEL="${model}"
+            CA_SHARED_GOLDEN="${CMAKE_SOURCE_DIR}/../shared/golden")
+        ca_add_test(${name} ${name})
+    endforeach()
+
+    if(CA_TOOL)
+        file(GLOB scripts CONFIGURE_DEPENDS ${tests}/cli/*.sh)
+        foreach(file IN LISTS scripts)
+            get_filename_component(name ${file} NAME_WE)
+            ca_add_test(cli_${name} sh ${file})
+            set_tests_properties(cli_${name} PROPERTIES
+                ENVIRONMENT "COMPACTATTN=$<TARGET_FILE:tool>;MODEL=${model};DATA=${CMAKE_SOURCE_DIR}/data;${test_env}")
+        endforeach()
+    endif()
+    if(CA_MODELS AND NOT CA_SANITIZE)
+        ca_add_test(library sh ${CMAKE_SOURCE_DIR}/scripts/check-library.sh ${CMAKE_SOURCE_DIR} $<TARGET_FILE:compactattn>
+            ${CMAKE_BINARY_DIR}/core)
+        ca_add_test(demo_text_without_digits sh -c "! grep -n '[0-9]' ${CMAKE_SOURCE_DIR}/data/demo.txt")
+    endif()
+endif()
+
+if(CA_MODELS)
+    file(GLOB harnesses CONFIGURE_DEPENDS ${tests}/fuzz/fuzz_*.c)
+    foreach(file IN LISTS harnesses)
+        get_filename_component(name ${file} NAME_WE)
+        if(CA_TESTS)
+            ca_add_program(${name}_replay ${file} ${tests}/fuzz/replay_main.c)
+            ca_add_test(${name}_replay ${name}_replay ${tests}/fuzz/corpus/${name})
+        endif()
+        if(CA_FUZZ)
+            ca_add_program(${name} ${file})
+            target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+        endif()
+    endforeach()
+endif()

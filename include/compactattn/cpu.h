@@ -1,0 +1,47 @@
+/* Which CPU kernels exist, which one this machine runs and why better ones were refused. */
+#ifndef COMPACTATTN_CPU_H
+#define COMPACTATTN_CPU_H
+
+#include "base.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A kernel set: the functions that own the inside of a KV page and everything else whose code depends on the ISA. Opaque, static,
+ * immutable, shared by all threads. */
+typedef struct ca_kern ca_kern;
+
+/* Best kernel set that this CPU can run. isa caps the choice: NULL or "auto" for the best, else "avx512bf16", "avx512", "avx2" or
+ * "scalar" (nothing above it in this list is used). CA_E_ARG for an unknown name, CA_E_UNSUPPORTED when the CPU lacks it. */
+CA_API ca_status ca_kern_choose(const char *isa, const ca_kern **out);
+
+/* Name of a kernel set, e.g. "avx512bf16". Static string. */
+CA_API const char *ca_kern_name(const ca_kern *kern);
+
+/* Type in which pages and matrix products of this kernel set hold their inputs: CA_BF16 or CA_F32 (sums are always fp32). */
+CA_API ca_dtype ca_kern_dtype(const ca_kern *kern);
+
+/* One line of `compactattn doctor`. */
+typedef struct ca_kern_report {
+    const char *name;  /* static */
+    bool usable;       /* this CPU can run it */
+    bool chosen;       /* ca_kern_choose(isa) returns it */
+    char why[128];     /* why it is refused; empty when chosen */
+} ca_kern_report;
+
+/* Fills out[0..max) best first and returns how many kernel sets the build holds. Thread-safe. */
+CA_API size_t ca_kern_reports(const char *isa, ca_kern_report *out, size_t max);
+
+/* CPU name as the processor gives it, and its relevant flags ("avx2 fma avx512f avx512_bf16"). Writes a terminated string. */
+CA_API void ca_cpu_name(char *buf, size_t len);
+CA_API void ca_cpu_flags(char *buf, size_t len);
+
+/* Measured peak of the kernel set's multiply-add instruction over n_threads threads, in GFLOP/s (a multiply and an add count
+ * two): the best of rounds runs of about a millisecond each. This is the denominator of every share_of_peak. */
+CA_API double ca_kern_peak_gflops(const ca_kern *kern, int n_threads, int rounds);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,51 @@
+/* A model: weights and hyper-parameters of a GGUF file, packed once for the matrix products. */
+#ifndef COMPACTATTN_MODEL_H
+#define COMPACTATTN_MODEL_H
+
+#include "base.h"
+#include "cpu.h"
+#include "tokenizer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ca_model ca_model; /* immutable after opening: many sessions may share it */
+
+typedef struct ca_model_opt {
+    const char *isa; /* cap of the kernels, as ca_kern_choose; NULL = best */
+    int n_threads;   /* for packing; 0 = all */
+} ca_model_opt;
+
+typedef struct ca_model_info {
+    char architecture[32], name[96];
+    uint32_t n_layers, hidden, n_heads, n_kv_heads, head_dim, ffn, vocab, max_context;
+    float rope_theta, rms_eps;
+    bool tied_output;
+    uint64_t n_params;
+    uint64_t file_bytes;   /* size of the file */
+    uint64_t packed_bytes; /* memory of the packed weights */
+} ca_model_info;
+
+/* Opens a GGUF file and packs its weights. opt may be NULL. The caller owns *out. Errors name the file, the key or tensor, and
+ * what was expected. */
+CA_API ca_status ca_model_open(const char *path, const ca_model_opt *opt, ca_model **out);
+CA_API void ca_model_close(ca_model *model);
+CA_API void ca_model_get_info(const ca_model *model, ca_model_info *out);
+CA_API const ca_tokenizer *ca_model_tokenizer(const ca_model *model);
+CA_API const ca_kern *ca_model_kern(const ca_model *model);
+
+/* Calls fn for every tensor of a file, without loading it: name, type name, dims (n_dims of them, fastest first), bytes. Also
+ * every metadata key with its value as text. Either callback may be NULL. For `inspect model`. */
+typedef struct ca_file_visitor {
+    void *user;
+    void (*on_meta)(void *user, const char *key, const char *type, const char *value);
+    void (*on_tensor)(void *user, const char *name, const char *type, const uint64_t *dims, unsigned n_dims, uint64_t offset,
+                      uint64_t bytes);
+} ca_file_visitor;
+CA_API ca_status ca_model_inspect(const char *path, const ca_file_visitor *visitor);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,101 @@
+/* A session: one timeline of tokens over a model. Chunked prefill, logits, decode, sampling, statistics. */
+#ifndef COMPACTATTN_SESSION_H
+#define COMPACTATTN_SESSION_H
+
+#include "base.h"
+#include "model.h"
+#include "select.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ca_session ca_session; /* one thread at a time */
+
+typedef enum ca_executor { CA_EXEC_DENSE = 0, CA_EXEC_BLOCK_SPARSE = 1, CA_EXEC_COMPACT = 2 } ca_executor;
+
+typedef struct ca_session_opt {
+    ca_executor executor;
+    ca_select_opt select;   /* CA_SELECT_NONE goes with CA_EXEC_DENSE only, and the other way round */
+    ca_table_opt table;
+    uint32_t dense_tail;    /* the last tokens of each ca_session_prefill call attend densely (the question) */
+    uint32_t context;       /* tokens; 0 = the model's own context length, which is also the maximum */
+    uint32_t chunk;         /* tokens per chunk, >= 1 */
+    uint32_t page_tokens;   /* 32, 64 or 128 */
+    int n_threads;          /* 0 = all */
+} ca_session_opt;
+
+/* Defaults for an executor: chunk 1024, page 128, and the selector settings that docs/quality.md explains. */
+CA_API void ca_session_defaults(ca_executor executor, ca_session_opt *out);
+
+/* Checks opt against the model and says how many bytes the session will take: KV pages and workspaces. */
+typedef struct ca_session_memory {
+    uint64_t kv_bytes, workspace_bytes;
+} ca_session_memory;
+CA_API ca_status ca_session_forecast(const ca_model *model, const ca_session_opt *opt, ca_session_memory *out);
+
+CA_API ca_status ca_session_create(const ca_model *model, const ca_session_opt *opt, ca_session **out);
+CA_API void ca_session_destroy(ca_session *session);
+
+/* What is being done in a chunk, for pictures and research: called once per layer when a selector ran. Pointers are valid during
+ * the call only. scores f32 [n_heads][n_qblocks][n_kblocks]. */
+typedef struct ca_trace {
+    uint32_t layer;
+    const ca_cache *cache;
+    const ca_mask *mask;
+    const float *scores;
+    const ca_table *table;
+} ca_trace;
+
+typedef struct ca_prefill_opt {
+    void *user;
+    /* After every layer of every chunk: tokens of this call done (a fraction of the chunk counts), of total. May be NULL. */
+    void (*on_progress)(void *user, double tokens_done, double tokens_total);
+    /* Checked between layers; non-zero stops with CA_E_CANCELED and the cache as it was before the chunk. May be NULL. */
+    const volatile int *cancel;
+    /* Logits of the last n_logits positions of this call, in order: position counted from the session's start, f32 [vocab]
+     * valid during the call. A non-CA_OK return stops. NULL = none (ca_session_logits still has the last position). */
+    uint32_t n_logits;
+    ca_status (*on_logits)(void *user, uint32_t position, const float *logits);
+    void (*on_trace)(void *user, const ca_trace *trace);
+} ca_prefill_opt;
+
+/* Appends n tokens in chunks. opt may be NULL. CA_E_FULL when the context cannot take them (nothing is done then). */
+CA_API ca_status ca_session_prefill(ca_session *session, const uint32_t *tokens, size_t n, const ca_prefill_opt *opt);
+
+/* Appends one token: dense attention over the whole cache. */
+CA_API ca_status ca_session_decode(ca_session *session, uint32_t token);
+
+/* Logits after the last token, f32 [vocab]; NULL before the first. Valid until the next call on the session. */
+CA_API const float *ca_session_logits(const ca_session *session);
+
+CA_API uint32_t ca_session_len(const ca_session *session);
+CA_API uint32_t ca_session_context(const ca_session *session);
+/* Forgets tokens at position n and later. Logits are gone until the next token. */
+CA_API ca_status ca_session_truncate(ca_session *session, uint32_t n);
+
+/* Sampling. temperature 0 = greedy (the lowest id wins a tie). */
+typedef struct ca_sampler {
+    float temperature, top_p; /* top_p in (0, 1] */
+    uint64_t state;           /* seed; moves on with every draw; same seed, same tokens */
+} ca_sampler;
+CA_API ca_status ca_sample(ca_sampler *sampler, const float *logits, uint32_t vocab, uint32_t *token);
+
+/* Sums since the session was created or truncated to zero. Times are wall milliseconds. */
+typedef struct ca_session_stats {
+    uint32_t prefill_tokens, decode_tokens, n_chunks;
+    double prefill_ms, decode_ms;
+    double attention_ms; /* prefill: select_ms + table + kernel, from q, k, v in cache to attention output */
+    double select_ms;    /* block scores, mask, unions, table */
+    double kernel_ms;    /* the attention kernel alone */
+    double gemm_ms;      /* matrix products of prefill */
+    double kept_fraction; /* (query, past page) pairs read / those of dense, over chunks that have a past; 1 when none */
+    double gflop;         /* floating-point operations that prefill executed (matrix products and attention), in 1e9 */
+    uint64_t kv_bytes, workspace_bytes;
+} ca_session_stats;
+CA_API void ca_session_get_stats(const ca_session *session, ca_session_stats *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,87 @@
+#include "draw.h"
+
+cairo_t *draw_create(int width, int height)
+{
+    cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, width, height);
+    cairo_t *cr = cairo_create(surface);
+    cairo_surface_destroy(surface); /* the context keeps its own reference */
+    cairo_set_source_rgb(cr, 1, 1, 1);
+    cairo_paint(cr);
+    return cr;
+}
+
+const char *draw_finish(cairo_t *cr, const char *path)
+{
+    cairo_status_t status = cairo_status(cr);
+    if (status == CAIRO_STATUS_SUCCESS) status = cairo_surface_write_to_png(cairo_get_target(cr), path);
+    cairo_destroy(cr);
+    return status == CAIRO_STATUS_SUCCESS ? NULL : cairo_status_to_string(status);
+}
+
+static void set_color(cairo_t *cr, unsigned rgb)
+{
+    cairo_set_source_rgb(cr, (rgb >> 16 & 255) / 255.0, (rgb >> 8 & 255) / 255.0, (rgb & 255) / 255.0);
+}
+
+static void set_font(cairo_t *cr, double size, bool bold)
+{
+    cairo_select_font_face(cr, "sans-serif", CAIRO_FONT_SLANT_NORMAL, bold ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
+    cairo_set_font_size(cr, size);
+}
+
+double draw_text_width(cairo_t *cr, double size, bool bold, const char *text)
+{
+    cairo_text_extents_t extents;
+    set_font(cr, size, bold);
+    cairo_text_extents(cr, text, &extents);
+    return extents.x_advance;
+}
+
+void draw_text(cairo_t *cr, double x, double y, double size, bool bold, unsigned rgb, enum draw_align align, const char *text)
+{
+    const double width = draw_text_width(cr, size, bold, text);
+    set_color(cr, rgb);
+    cairo_move_to(cr, x - (align == DRAW_LEFT ? 0 : align == DRAW_CENTER ? width / 2 : width), y);
+    cairo_show_text(cr, text);
+}
+
+void draw_text_upwards(cairo_t *cr, double x, double y, double size, unsigned rgb, const char *text)
+{
+    cairo_save(cr);
+    cairo_translate(cr, x, y);
+    cairo_rotate(cr, -1.5707963267948966);
+    draw_text(cr, 0, size * 0.36, size, false, rgb, DRAW_CENTER, text);
+    cairo_restore(cr);
+}
+
+void draw_box(cairo_t *cr, double x, double y, double width, double height, unsigned rgb)
+{
+    set_color(cr, rgb);
+    cairo_rectangle(cr, x, y, width, height);
+    cairo_fill(cr);
+}
+
+void draw_frame(cairo_t *cr, double x, double y, double width, double height, unsigned rgb)
+{
+    set_color(cr, rgb);
+    cairo_set_line_width(cr, 1);
+    cairo_rectangle(cr, x, y, width, height);
+    cairo_stroke(cr);
+}
+
+void draw_line(cairo_t *cr, double x0, double y0, double x1, double y1, double width, unsigned rgb)
+{
+    set_color(cr, rgb);
+    cairo_set_line_width(cr, width);
+    cairo_move_to(cr, x0, y0);
+    cairo_line_to(cr, x1, y1);
+    cairo_stroke(cr);
+}
+
+double draw_legend(cairo_t *cr, double x, double y, unsigned rgb, const char *text)
+{
+    draw_box(cr, x, y - 12, 14, 14, rgb);
+    draw_frame(cr, x + 0.5, y - 11.5, 13, 13, DRAW_GRAY);
+    draw_text(cr, x + 20, y, 14, false, DRAW_INK, DRAW_LEFT, text);
+    return x + 20 + draw_text_width(cr, 14, false, text) + 26;
+}

@@ -1,0 +1,356 @@
+#include "cache/cache.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/arith.h"
+
+enum { MEAN_PANEL = 16 };
+
+typedef struct sizes {
+    size_t n_heads, n_lens, blocks_cap, n_pages, page_bytes;
+    size_t pool, heads, lens, info, free_pages, pages, mean_k, open_sum;
+    size_t arena, total;
+} sizes;
+
+static ca_status check(const ca_cache_opt *o)
+{
+    if (!o->kern) return ca_fail(CA_E_ARG, "cache: no kernel set given (see ca_kern_choose)");
+    if (o->n_layers == 0 || o->n_kv_heads == 0 || o->max_seqs == 0 || o->capacity_tokens == 0)
+        return ca_fail(CA_E_ARG, "cache: layers, KV heads, sequences and capacity must be at least 1");
+    if (o->head_dim == 0 || o->head_dim % 16 != 0 || o->head_dim > 256)
+        return ca_fail(CA_E_ARG, "cache: head_dim %u is not a multiple of 16 up to 256", o->head_dim);
+    if (o->page_tokens != 32 && o->page_tokens != 64 && o->page_tokens != 128)
+        return ca_fail(CA_E_ARG, "cache: page_tokens %u is not 32, 64 or 128", o->page_tokens);
+    if (o->capacity_tokens > UINT32_MAX / 2)
+        return ca_fail(CA_E_ARG, "cache: capacity of %llu tokens is above %u", (unsigned long long)o->capacity_tokens, UINT32_MAX / 2);
+    return CA_OK;
+}
+
+/* n * a * b, aligned, added to the arena's running total. */
+static ca_status arena_part(sizes *s, size_t n, size_t bytes, size_t *part)
+{
+    CA_TRY(ca_mul_size(n, bytes, part));
+    *part = ca_align_up(*part, 64);
+    return ca_add_size(s->arena, *part, &s->arena);
+}
+
+static ca_status measure(const ca_cache_opt *o, sizes *s)
+{
+    *s = (sizes){0};
+    CA_TRY(ca_mul_size(o->max_seqs, o->n_layers, &s->n_lens));
+    CA_TRY(ca_mul_size(s->n_lens, o->n_kv_heads, &s->n_heads));
+    s->blocks_cap = ca_align_up(ca_ceil_div((uint32_t)o->capacity_tokens, o->page_tokens), MEAN_PANEL);
+    /* Each sequence can leave one page unfilled. */
+    const size_t blocks = (size_t)ca_ceil_div((uint32_t)o->capacity_tokens, o->page_tokens) + o->max_seqs - 1;
+    CA_TRY(ca_mul_size(blocks, o->n_layers, &s->n_pages));
+    CA_TRY(ca_mul_size(s->n_pages, o->n_kv_heads, &s->n_pages));
+    if (s->n_pages >= UINT32_MAX) return ca_fail(CA_E_MEMORY, "cache: %zu pages are more than page ids can name", s->n_pages);
+    s->page_bytes = ca_page_bytes(o->kern, o->page_tokens, o->head_dim);
+    CA_TRY(ca_mul_size(s->n_pages, s->page_bytes, &s->pool));
+
+    CA_TRY(arena_part(s, s->n_heads, sizeof(ca_head), &s->heads));
+    CA_TRY(arena_part(s, s->n_lens, sizeof(uint32_t), &s->lens));
+    CA_TRY(arena_part(s, s->n_pages, sizeof(ca_page_info), &s->info));
+    CA_TRY(arena_part(s, s->n_pages, sizeof(uint32_t), &s->free_pages));
+    size_t per_head = 0;
+    CA_TRY(ca_mul_size(s->n_heads, s->blocks_cap, &per_head));
+    CA_TRY(arena_part(s, per_head, sizeof(uint32_t), &s->pages));
+    if (o->summaries & CA_SUMMARY_MEAN_K) {
+        CA_TRY(arena_part(s, per_head, sizeof(float) * o->head_dim, &s->mean_k));
+        CA_TRY(arena_part(s, s->n_heads, sizeof(float) * o->head_dim, &s->open_sum));
+    }
+    return ca_add_size(s->pool, s->arena, &s->total);
+}
+
+ca_status ca_cache_forecast(const ca_cache_opt *opt, size_t *bytes)
+{
+    sizes s;
+    CA_TRY(check(opt));
+    CA_TRY(measure(opt, &s));
+    *bytes = s.total;
+    return CA_OK;
+}
+
+static void *map_bytes(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    (void)madvise(p, bytes, MADV_HUGEPAGE); /* fewer TLB misses when the table jumps between pages; fine without */
+    return p;
+}
+
+ca_status ca_cache_create(const ca_cache_opt *opt, ca_cache **out)
+{
+    sizes s;
+    CA_TRY(check(opt));
+    CA_TRY(measure(opt, &s));
+    ca_cache *c = calloc(1, sizeof *c);
+    unsigned char *data = c ? map_bytes(s.pool) : NULL;
+    unsigned char *arena = data ? map_bytes(s.arena) : NULL;
+    if (!arena) {
+        if (data) (void)munmap(data, s.pool);
+        free(c);
+        return ca_fail(CA_E_MEMORY, "cache: %zu bytes of KV pages cannot be mapped: use a shorter context", s.total);
+    }
+    *c = (ca_cache){.opt = *opt, .page_bytes = s.page_bytes, .n_pages = (uint32_t)s.n_pages,
+                    .blocks_cap = (uint32_t)s.blocks_cap, .data = data, .arena = arena};
+    unsigned char *at = arena;
+    c->heads = (ca_head *)(void *)at, at += s.heads;
+    c->lens = (uint32_t *)(void *)at, at += s.lens;
+    c->info = (ca_page_info *)(void *)at, at += s.info;
+    c->free_pages = (uint32_t *)(void *)at, at += s.free_pages;
+    uint32_t *pages = (uint32_t *)(void *)at;
+    at += s.pages;
+    float *mean_k = s.mean_k ? (float *)(void *)at : NULL;
+    at += s.mean_k;
+    float *open_sum = (float *)(void *)at;
+    for (size_t h = 0; h < s.n_heads; h++) {
+        c->heads[h].pages = pages + h * s.blocks_cap;
+        if (!mean_k) continue;
+        c->heads[h].mean_k = mean_k + h * s.blocks_cap * opt->head_dim;
+        c->heads[h].open_sum = open_sum + h * opt->head_dim;
+    }
+    for (uint32_t p = 0; p < c->n_pages; p++) c->free_pages[p] = c->n_pages - 1 - p; /* taken from the end: ids ascend */
+    c->n_free = c->n_pages;
+    *out = c;
+    return CA_OK;
+}
+
+void ca_cache_destroy(ca_cache *cache)
+{
+    sizes s;
+    if (!cache) return;
+    if (measure(&cache->opt, &s) == CA_OK) {
+        (void)munmap(cache->data, s.pool);
+        (void)munmap(cache->arena, s.arena);
+    }
+    free(cache);
+}
+
+static uint32_t *len_of(const ca_cache *c, uint32_t seq, uint32_t layer)
+{
+    return &c->lens[(size_t)seq * c->opt.n_layers + layer];
+}
+
+static ca_status check_seq(const ca_cache *c, uint32_t seq, uint32_t layer)
+{
+    if (seq >= c->opt.max_seqs) return ca_fail(CA_E_ARG, "cache: sequence %u of %u", seq, c->opt.max_seqs);
+    if (layer >= c->opt.n_layers) return ca_fail(CA_E_ARG, "cache: layer %u of %u", layer, c->opt.n_layers);
+    return CA_OK;
+}
+
+/* Mean of a block = sum of its stored keys in token order / tokens. */
+static void set_mean(const ca_cache *c, const ca_head *head, uint32_t block, const float *sum, uint32_t n)
+{
+    const uint32_t dim = c->opt.head_dim;
+    float *panel = head->mean_k + (size_t)(block / MEAN_PANEL) * dim * MEAN_PANEL + block % MEAN_PANEL;
+    for (uint32_t d = 0; d < dim; d++) panel[(size_t)d * MEAN_PANEL] = n ? sum[d] / (float)n : 0.0F;
+}
+
+/* The part of an append that falls into one block of one head. */
+static void put_block(const ca_cache *c, const ca_head *head, uint32_t block, uint32_t slot, uint32_t n, const float *k,
+                      const float *v, size_t stride)
+{
+    const uint32_t bs = c->opt.page_tokens, dim = c->opt.head_dim;
+    ca_page_info *info = &c->info[head->pages[block]];
+    float sum[256] = {0};
+    if (head->mean_k && slot > 0)
+        for (uint32_t d = 0; d < dim; d++) sum[d] = head->open_sum[d];
+    c->opt.kern->page_put(ca_page_data(c, head->pages[block]), bs, dim, slot, n, k, v, stride, head->mean_k ? sum : NULL);
+    info->len = slot + n;
+    if (!head->mean_k) return;
+    set_mean(c, head, block, sum, info->len);
+    if (info->len < bs)
+        for (uint32_t d = 0; d < dim; d++) head->open_sum[d] = sum[d];
+}
+
+typedef struct append {
+    const ca_cache *cache;
+    uint32_t seq, layer, start, n_tokens;
+    const float *k, *v;
+    size_t stride;
+} append;
+
+/* Blocks [first, end) of all heads. The block that was open comes in a call of its own: it reads the sum that the last block of the
+ * same append writes. */
+static void put_blocks(const append *a, uint32_t first, uint32_t end)
+{
+    const uint32_t n_kv = a->cache->opt.n_kv_heads, bs = a->cache->opt.page_tokens;
+    const uint32_t n = end > first ? n_kv * (end - first) : 0;
+#pragma omp parallel for schedule(dynamic) if (n > n_kv)
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t h = i % n_kv, b = first + i / n_kv;
+        const uint32_t from = ca_max_u32(a->start, b * bs), to = ca_min_u32(a->start + a->n_tokens, (b + 1) * bs);
+        const size_t at = (size_t)(from - a->start) * a->stride + (size_t)h * a->cache->opt.head_dim;
+        put_block(a->cache, ca_cache_head(a->cache, a->seq, a->layer, h), b, from - b * bs, to - from, a->k + at, a->v + at,
+                  a->stride);
+    }
+}
+
+ca_status ca_cache_append(ca_cache *cache, uint32_t seq, uint32_t layer, const float *k, const float *v, size_t stride,
+                          uint32_t n_tokens)
+{
+    CA_TRY(check_seq(cache, seq, layer));
+    const uint32_t bs = cache->opt.page_tokens, n_kv = cache->opt.n_kv_heads;
+    uint32_t *len = len_of(cache, seq, layer);
+    if (n_tokens == 0) return CA_OK;
+    const uint32_t first = *len / bs;
+    if ((uint64_t)*len + n_tokens > (uint64_t)cache->blocks_cap * bs)
+        return ca_fail(CA_E_FULL, "cache: %u + %u tokens are more than the %u a sequence can hold", *len, n_tokens,
+                       cache->blocks_cap * bs);
+    const uint32_t have = ca_ceil_div(*len, bs), want = ca_ceil_div(*len + n_tokens, bs);
+    if ((uint64_t)(want - have) * n_kv > cache->n_free)
+        return ca_fail(CA_E_FULL, "cache: %u pages needed, %u free: truncate a sequence or create a larger pool",
+                       (want - have) * n_kv, cache->n_free);
+    for (uint32_t h = 0; h < n_kv; h++) {
+        const ca_head *head = ca_cache_head(cache, seq, layer, h);
+        for (uint32_t b = have; b < want; b++) {
+            const uint32_t page = cache->free_pages[--cache->n_free];
+            head->pages[b] = page;
+            cache->info[page] = (ca_page_info){.pos = b * bs, .len = 0, .head = (uint32_t)(head - cache->heads)};
+            /* A page that was in use holds old values; slots past the end must be zero for the kernels. */
+            if ((uint64_t)(b + 1) * bs > (uint64_t)*len + n_tokens) memset(ca_page_data(cache, page), 0, cache->page_bytes);
+        }
+    }
+    const append a = {cache, seq, layer, *len, n_tokens, k, v, stride};
+    put_blocks(&a, first, first + 1);
+    put_blocks(&a, first + 1, want);
+    *len += n_tokens;
+    return CA_OK;
+}
+
+uint32_t ca_cache_len(const ca_cache *cache, uint32_t seq, uint32_t layer)
+{
+    return seq < cache->opt.max_seqs && layer < cache->opt.n_layers ? *len_of(cache, seq, layer) : 0;
+}
+
+/* Drops the slots [n, len) of the block that stays open: zeros them and rebuilds its sum as an append would have left it. */
+static void reopen_block(const ca_cache *c, const ca_head *head, uint32_t block, uint32_t n)
+{
+    const uint32_t bs = c->opt.page_tokens, dim = c->opt.head_dim;
+    const ca_kern *kern = c->opt.kern;
+    const uint32_t page = head->pages[block];
+    unsigned char *data = ca_page_data(c, page);
+    const size_t elt = 4 / kern->ks;
+    float sum[256] = {0};
+    for (uint32_t t = 0; t < c->info[page].len; t++)
+        for (uint32_t d = 0; d < dim; d++) {
+            unsigned char *ke = data + ca_page_k_index(kern, bs, dim, t, d) * elt;
+            unsigned char *ve = data + ca_page_v_index(kern, bs, dim, t, d) * elt;
+            if (t >= n) {
+                memset(ke, 0, elt);
+                memset(ve, 0, elt);
+            } else if (elt == 2) {
+                uint16_t b;
+                memcpy(&b, ke, 2);
+                sum[d] += ca_bf16_to_f32(b);
+            } else {
+                float f;
+                memcpy(&f, ke, 4);
+                sum[d] += f;
+            }
+        }
+    c->info[page].len = n;
+    if (!head->mean_k) return;
+    set_mean(c, head, block, sum, n);
+    memcpy(head->open_sum, sum, (size_t)dim * 4);
+}
+
+ca_status ca_cache_truncate(ca_cache *cache, uint32_t seq, uint32_t n_tokens)
+{
+    CA_TRY(check_seq(cache, seq, 0));
+    const uint32_t bs = cache->opt.page_tokens;
+    const float zero[256] = {0};
+    for (uint32_t layer = cache->opt.n_layers; layer-- > 0;) {
+        uint32_t *len = len_of(cache, seq, layer);
+        if (*len <= n_tokens) continue;
+        const uint32_t keep = ca_ceil_div(n_tokens, bs), have = ca_ceil_div(*len, bs);
+        for (uint32_t h = cache->opt.n_kv_heads; h-- > 0;) {
+            const ca_head *head = ca_cache_head(cache, seq, layer, h);
+            for (uint32_t b = have; b-- > keep;) {
+                cache->free_pages[cache->n_free++] = head->pages[b];
+                cache->info[head->pages[b]].len = 0;
+                if (head->mean_k) set_mean(cache, head, b, zero, 0);
+            }
+            if (n_tokens % bs != 0) reopen_block(cache, head, keep - 1, n_tokens % bs);
+        }
+        *len = n_tokens;
+    }
+    return CA_OK;
+}
+
+const uint32_t *ca_cache_pages(const ca_cache *cache, uint32_t seq, uint32_t layer, uint32_t kv_head, uint32_t *n_pages)
+{
+    *n_pages = kv_head < cache->opt.n_kv_heads ? ca_ceil_div(ca_cache_len(cache, seq, layer), cache->opt.page_tokens) : 0;
+    if (*n_pages == 0) return NULL;
+    return ca_cache_head(cache, seq, layer, kv_head)->pages;
+}
+
+uint32_t ca_page_pos(const ca_cache *cache, uint32_t page)
+{
+    return page < cache->n_pages ? cache->info[page].pos : 0;
+}
+
+uint32_t ca_page_len(const ca_cache *cache, uint32_t page)
+{
+    return page < cache->n_pages ? cache->info[page].len : 0;
+}
+
+static float element(const ca_kern *kern, const unsigned char *data, size_t i)
+{
+    if (kern->type == CA_F32) {
+        float f;
+        memcpy(&f, data + i * 4, 4);
+        return f;
+    }
+    uint16_t b;
+    memcpy(&b, data + i * 2, 2);
+    return ca_bf16_to_f32(b);
+}
+
+ca_status ca_page_read(const ca_cache *cache, uint32_t page, float *k, float *v)
+{
+    if (page >= cache->n_pages) return ca_fail(CA_E_ARG, "cache: page %u of %u", page, cache->n_pages);
+    const uint32_t bs = cache->opt.page_tokens, dim = cache->opt.head_dim;
+    const ca_kern *kern = cache->opt.kern;
+    const unsigned char *data = ca_page_data(cache, page);
+    const bool used = cache->info[page].len > 0;
+    for (uint32_t t = 0; t < bs; t++)
+        for (uint32_t d = 0; d < dim; d++) {
+            if (k) k[(size_t)t * dim + d] = used ? element(kern, data, ca_page_k_index(kern, bs, dim, t, d)) : 0.0F;
+            if (v) v[(size_t)t * dim + d] = used ? element(kern, data, ca_page_v_index(kern, bs, dim, t, d)) : 0.0F;
+        }
+    return CA_OK;
+}
+
+ca_status ca_page_mean_k(const ca_cache *cache, uint32_t page, float *mean)
+{
+    if (page >= cache->n_pages) return ca_fail(CA_E_ARG, "cache: page %u of %u", page, cache->n_pages);
+    if (!(cache->opt.summaries & CA_SUMMARY_MEAN_K)) return ca_fail(CA_E_ARG, "cache: created without CA_SUMMARY_MEAN_K");
+    const ca_page_info *info = &cache->info[page];
+    const uint32_t dim = cache->opt.head_dim, block = info->pos / cache->opt.page_tokens;
+    const float *panel = cache->heads[info->head].mean_k + (size_t)(block / MEAN_PANEL) * dim * MEAN_PANEL + block % MEAN_PANEL;
+    for (uint32_t d = 0; d < dim; d++) mean[d] = info->len ? panel[(size_t)d * MEAN_PANEL] : 0.0F;
+    return CA_OK;
+}
+
+ca_status ca_cache_swap_pages(ca_cache *cache, uint32_t a, uint32_t b)
+{
+    if (a >= cache->n_pages || b >= cache->n_pages)
+        return ca_fail(CA_E_ARG, "cache: pages %u and %u of %u", a, b, cache->n_pages);
+    if (cache->info[a].len == 0 || cache->info[b].len == 0) return ca_fail(CA_E_ARG, "cache: a page to swap is not in use");
+    unsigned char *pa = ca_page_data(cache, a), *pb = ca_page_data(cache, b);
+    for (size_t i = 0; i < cache->page_bytes; i++) {
+        const unsigned char t = pa[i];
+        pa[i] = pb[i];
+        pb[i] = t;
+    }
+    const ca_page_info ia = cache->info[a], ib = cache->info[b];
+    cache->info[a] = ib;
+    cache->info[b] = ia;
+    cache->heads[ia.head].pages[ia.pos / cache->opt.page_tokens] = b;
+    cache->heads[ib.head].pages[ib.pos / cache->opt.page_tokens] = a;
+    return CA_OK;
+}

@@ -1,0 +1,44 @@
+/* Inside of the page pool, for the rooms below this one. */
+#ifndef CA_CACHE_CACHE_H
+#define CA_CACHE_CACHE_H
+
+#include <compactattn/cache.h>
+
+#include "kern/kern.h"
+
+/* One (sequence, layer, KV head): its pages in order, and the summaries of their blocks. */
+typedef struct ca_head {
+    uint32_t *pages;   /* [blocks_cap] page ids */
+    float *mean_k;     /* [blocks_cap/16][head_dim][16]: mean key of each block, in panels; NULL without the summary */
+    float *open_sum;   /* [head_dim]: sum of the keys of the last, unfinished block */
+} ca_head;
+
+typedef struct ca_page_info {
+    uint32_t pos, len;
+    uint32_t head; /* index of the ca_head that holds it */
+} ca_page_info;
+
+struct ca_cache {
+    ca_cache_opt opt;
+    size_t page_bytes;
+    uint32_t n_pages, blocks_cap; /* pages in the pool; blocks that one head can hold */
+    unsigned char *data;          /* n_pages * page_bytes, mapped */
+    ca_page_info *info;           /* [n_pages] */
+    uint32_t *free_pages;         /* stack */
+    uint32_t n_free;
+    ca_head *heads;   /* [max_seqs][n_layers][n_kv_heads] */
+    uint32_t *lens;   /* [max_seqs][n_layers] */
+    unsigned char *arena; /* everything but data */
+};
+
+static inline const ca_head *ca_cache_head(const ca_cache *cache, uint32_t seq, uint32_t layer, uint32_t kv_head)
+{
+    return &cache->heads[((size_t)seq * cache->opt.n_layers + layer) * cache->opt.n_kv_heads + kv_head];
+}
+
+static inline void *ca_page_data(const ca_cache *cache, uint32_t page)
+{
+    return cache->data + (size_t)page * cache->page_bytes;
+}
+
+#endif

@@ -1,0 +1,310 @@
+/* Flash attention over a list of pages, written once for every vector ISA; included by kern_<isa>.c after its vec_<isa>.h.
+ *
+ * A job is up to CA_ATTN_BLOCK query vectors that share a page list. Per page:
+ *   S = Q K^T   in register tiles of V_TILE_MR query vectors x one K panel, softmax right on the accumulators, P to scratch
+ *   O += P V    in register tiles of V_TILE_MR query vectors x one V panel
+ * The reference m of the online softmax (log2 units) is an integer that is raised only when a score exceeds it by more than
+ * SLACK. So every rescaling of O, l and P is by a power of two, which is exact: the result of a query vector depends on its page
+ * list alone, not on the tiles it shares. Probabilities reach 2^SLACK, harmless in a floating-point format. */
+#ifndef CA_KERN_ATTN_BODY_H
+#define CA_KERN_ATTN_BODY_H
+
+#include <math.h>
+#include <string.h>
+
+#include "kern/kern.h"
+
+enum { ATTN_SLACK = 6, ATTN_TILES = CA_ATTN_BLOCK / V_TILE_MR };
+_Static_assert((int)V_TILE_MR == (int)CA_ATTN_TILE && CA_ATTN_BLOCK % CA_ATTN_TILE == 0, "a block is whole tiles");
+
+typedef struct attn_scratch {
+    float *q;   /* units [ATTN_TILES][head_dim/KS][V_TILE_MR] */
+    v_elt *p;   /* [CA_ATTN_BLOCK][page_tokens] */
+    float *o;   /* [CA_ATTN_BLOCK][head_dim] */
+    float *l;   /* [CA_ATTN_BLOCK][VW] partial sums of probabilities */
+    float *m;   /* [CA_ATTN_BLOCK] */
+    float *bar; /* [CA_ATTN_BLOCK] raw score above which m must rise: (m + SLACK) / (scale log2 e) */
+    int32_t *pos; /* [CA_ATTN_BLOCK] absolute position of the query vector */
+} attn_scratch;
+
+static size_t attn_scratch_bytes(uint32_t head_dim, uint32_t page_tokens)
+{
+    const size_t n = CA_ATTN_BLOCK;
+    return n * head_dim * sizeof(v_elt) + n * page_tokens * sizeof(v_elt) + n * head_dim * 4 + n * VW * 4 + 3 * n * 4;
+}
+
+static attn_scratch attn_scratch_cut(void *mem, uint32_t head_dim, uint32_t page_tokens)
+{
+    const size_t n = CA_ATTN_BLOCK;
+    unsigned char *at = mem;
+    attn_scratch s;
+    s.q = (float *)(void *)at, at += n * head_dim * sizeof(v_elt);
+    s.p = (v_elt *)(void *)at, at += n * page_tokens * sizeof(v_elt);
+    s.o = (float *)(void *)at, at += n * head_dim * 4;
+    s.l = (float *)(void *)at, at += n * VW * 4;
+    s.m = (float *)(void *)at, at += n * 4;
+    s.bar = (float *)(void *)at, at += n * 4;
+    s.pos = (int32_t *)(void *)at;
+    return s;
+}
+
+/* Raises the reference of query vector r so that no score exceeds it: O, l and the P of this page scale by a power of two. */
+static __attribute__((noinline)) void attn_raise(const attn_scratch *s, uint32_t r, float top, float c, uint32_t head_dim,
+                                                 uint32_t page_tokens, uint32_t p_done)
+{
+    const float m = ceilf(top * c);
+    const float f = exp2f(s->m[r] - m); /* 0 the first time: m was -inf */
+    s->m[r] = m;
+    s->bar[r] = (m + (float)ATTN_SLACK) / c;
+    for (uint32_t i = 0; i < VW; i++) s->l[(size_t)r * VW + i] *= f;
+    for (uint32_t i = 0; i < head_dim; i++) s->o[(size_t)r * head_dim + i] *= f;
+    v_elt *p = s->p + (size_t)r * page_tokens;
+    for (uint32_t i = 0; i < p_done; i++) p[i] = v_elt_of(v_elt_float(p[i]) * f);
+}
+
+/* Scores and probabilities of mr query vectors against nv*VW tokens of a K panel.
+ * seen[r] = tokens of the panel that vector r may see (used when masked). */
+V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const attn_scratch *s, uint32_t row0,
+                           const float *q, const float *k, uint32_t head_dim, uint32_t page_tokens, uint32_t t0, float c,
+                           const int *seen)
+{
+    vf acc[V_TILE_MR][V_TILE_NV];
+#pragma GCC unroll 8
+    for (int r = 0; r < mr; r++)
+#pragma GCC unroll 8
+        for (int j = 0; j < nv; j++) acc[r][j] = v_zero();
+    const uint32_t units = head_dim / V_KS;
+    for (uint32_t u = 0; u < units; u++) {
+        vf kv[V_TILE_NV];
+#pragma GCC unroll 8
+        for (int j = 0; j < nv; j++) kv[j] = v_load(k + j * VW);
+#pragma GCC unroll 8
+        for (int r = 0; r < mr; r++) {
+            const vf b = v_set1(q[r]);
+#pragma GCC unroll 8
+            for (int j = 0; j < nv; j++) acc[r][j] = v_dot(acc[r][j], b, kv[j]);
+        }
+        k += nv * VW;
+        q += V_TILE_MR;
+    }
+    const vf vc = v_set1(c);
+#pragma GCC unroll 8
+    for (int r = 0; r < mr; r++) {
+        const uint32_t row = row0 + (uint32_t)r;
+        v_elt *p = s->p + (size_t)row * page_tokens + t0;
+        vm live[V_TILE_NV];
+        if (masked)
+#pragma GCC unroll 8
+            for (int j = 0; j < nv; j++) {
+                live[j] = v_first(seen[r] - j * VW);
+                acc[r][j] = v_select(live[j], acc[r][j], v_set1(-1e30F));
+            }
+        vf top = acc[r][0];
+#pragma GCC unroll 8
+        for (int j = 1; j < nv; j++) top = v_max(top, acc[r][j]);
+        if (__builtin_expect(v_any_gt(top, s->bar[row]), 0) && (!masked || seen[r] > 0))
+            attn_raise(s, row, v_hmax(top), c, head_dim, page_tokens, t0);
+        const vf neg_m = v_set1(-s->m[row]);
+        vf sum = v_load(s->l + (size_t)row * VW);
+#pragma GCC unroll 8
+        for (int j = 0; j < nv; j++) {
+            vf e = v_exp2_prob(v_fma(acc[r][j], vc, neg_m));
+            if (masked) e = v_select(live[j], e, v_zero());
+            acc[r][j] = e;
+            sum = v_add(sum, e);
+        }
+        v_store(s->l + (size_t)row * VW, sum);
+#pragma GCC unroll 8
+        for (int j = 0; j + 1 < nv; j += 2) v_store_elts2(p + j * VW, acc[r][j], acc[r][j + 1]);
+        if (nv & 1) v_store_elts(p + (nv - 1) * VW, acc[r][nv - 1]);
+    }
+}
+
+/* O[mr][nv*VW] += P[mr][n_units] V panel. */
+V_INLINE void attn_pv_tile(const int mr, const int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t page_tokens,
+                           const float *v, uint32_t n_units)
+{
+    vf acc[V_TILE_MR][V_TILE_NV];
+#pragma GCC unroll 8
+    for (int r = 0; r < mr; r++)
+#pragma GCC unroll 8
+        for (int j = 0; j < nv; j++) acc[r][j] = v_load(o + (size_t)r * head_dim + j * VW);
+    for (uint32_t u = 0; u < n_units; u++) {
+        vf vv[V_TILE_NV];
+#pragma GCC unroll 8
+        for (int j = 0; j < nv; j++) vv[j] = v_load(v + j * VW);
+#pragma GCC unroll 8
+        for (int r = 0; r < mr; r++) {
+            float unit;
+            memcpy(&unit, p + (size_t)r * page_tokens + u * V_KS, 4);
+            const vf b = v_set1(unit);
+#pragma GCC unroll 8
+            for (int j = 0; j < nv; j++) acc[r][j] = v_dot(acc[r][j], b, vv[j]);
+        }
+        v += nv * VW;
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < mr; r++)
+#pragma GCC unroll 8
+        for (int j = 0; j < nv; j++) v_store(o + (size_t)r * head_dim + j * VW, acc[r][j]);
+}
+
+/* The tile sizes that a page can ask for, as constants for the compiler. */
+#define ATTN_MR_CASES(nv, CALL)                                                                                                    \
+    switch (mr) {                                                                                                                  \
+    case 1: CALL(1, nv); break;                                                                                                    \
+    case 2: CALL(2, nv); break;                                                                                                    \
+    case 3: CALL(3, nv); break;                                                                                                    \
+    case 4: CALL(4, nv); break;                                                                                                    \
+    case 5: CALL(5, nv); break;                                                                                                    \
+    default: CALL(6, nv); break;                                                                                                   \
+    }
+
+static void attn_qk_full(int mr, int nv, const attn_scratch *s, uint32_t row0, const float *q, const float *k, uint32_t head_dim,
+                         uint32_t page_tokens, uint32_t t0, float c)
+{
+#define CALL(MR, NV) attn_qk_tile(MR, NV, false, s, row0, q, k, head_dim, page_tokens, t0, c, NULL)
+    if (nv == V_TILE_NV) {
+        ATTN_MR_CASES(V_TILE_NV, CALL)
+    } else {
+        ATTN_MR_CASES(2, CALL)
+    }
+#undef CALL
+}
+
+static void attn_qk_masked(int nv, const attn_scratch *s, uint32_t row0, const float *q, const float *k, uint32_t head_dim,
+                           uint32_t page_tokens, uint32_t t0, float c, const int *seen)
+{
+    if (nv == V_TILE_NV)
+        attn_qk_tile(V_TILE_MR, V_TILE_NV, true, s, row0, q, k, head_dim, page_tokens, t0, c, seen);
+    else
+        attn_qk_tile(V_TILE_MR, 2, true, s, row0, q, k, head_dim, page_tokens, t0, c, seen);
+}
+
+static void attn_pv(int mr, int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t page_tokens, const float *v,
+                    uint32_t n_units)
+{
+#define CALL(MR, NV) attn_pv_tile(MR, NV, o, head_dim, p, page_tokens, v, n_units)
+    switch (nv) {
+    case 1: ATTN_MR_CASES(1, CALL) break;
+    case 2: ATTN_MR_CASES(2, CALL) break;
+#if defined(__AVX512F__)
+    case 3: ATTN_MR_CASES(3, CALL) break;
+    default: ATTN_MR_CASES(4, CALL) break;
+#endif
+    }
+#undef CALL
+}
+
+/* Query vectors to the kernel's type, interleaved by tile so that a tile's broadcasts are adjacent. Unused lanes are zero. */
+static void attn_pack_q(const ca_attn_job *job, const attn_scratch *s, uint32_t n_tiles)
+{
+    const uint32_t units = job->head_dim / V_KS;
+    for (uint32_t i = 0; i < n_tiles * V_TILE_MR; i++) {
+        float *dst = s->q + (size_t)(i / V_TILE_MR) * units * V_TILE_MR + i % V_TILE_MR;
+        const uint32_t vec = job->first + ca_min_u32(i, job->count - 1);
+        const uint32_t token = vec / job->n_heads;
+        s->pos[i] = (int32_t)(job->pos + token);
+        if (i >= job->count) {
+            for (uint32_t u = 0; u < units; u++) dst[(size_t)u * V_TILE_MR] = 0.0F;
+            continue;
+        }
+        const float *src = job->q + (size_t)token * job->q_stride + (size_t)(vec % job->n_heads) * job->head_dim;
+        for (uint32_t u = 0; u < units; u++) {
+            v_elt unit[V_KS];
+            for (uint32_t e = 0; e < V_KS; e++) unit[e] = v_elt_of(src[u * V_KS + e]);
+            memcpy(dst + (size_t)u * V_TILE_MR, unit, 4);
+        }
+    }
+}
+
+/* Tokens of a page that a query at position pos may see. */
+static inline int attn_seen(const ca_page_ref *page, int32_t pos)
+{
+    const int64_t n = (int64_t)pos - (int64_t)page->pos + 1;
+    return n < 0 ? 0 : n > (int64_t)page->len ? (int)page->len : (int)n;
+}
+
+static void attn_page(const ca_attn_job *job, const attn_scratch *s, const ca_page_ref *page, uint32_t n_tiles, float c)
+{
+    const uint32_t bs = job->page_tokens, dim = job->head_dim;
+    const uint32_t units = dim / V_KS;
+    const uint32_t kp = ca_min_u32(V_TILE_NV * VW, bs);
+    const float *k = page->data;
+    const float *v = k + (size_t)bs * units;
+    const int32_t pos_min = s->pos[0];
+    const bool masked = page->len < bs || (int64_t)page->pos + bs - 1 > pos_min;
+
+    int tile_seen[ATTN_TILES];
+    for (uint32_t t = 0; t < n_tiles; t++) tile_seen[t] = masked ? attn_seen(page, s->pos[t * V_TILE_MR + V_TILE_MR - 1]) : (int)bs;
+
+    for (uint32_t t0 = 0; t0 < bs; t0 += kp) {
+        const float *panel = k + (size_t)t0 * units;
+        for (uint32_t t = 0; t < n_tiles; t++) {
+            if (tile_seen[t] <= (int)t0) continue;
+            const uint32_t row0 = t * V_TILE_MR;
+            const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0);
+            const float *q = s->q + (size_t)t * units * V_TILE_MR;
+            if (masked) {
+                int seen[V_TILE_MR];
+                for (uint32_t r = 0; r < V_TILE_MR; r++) seen[r] = attn_seen(page, s->pos[row0 + r]) - (int)t0;
+                attn_qk_masked((int)(kp / VW), s, row0, q, panel, dim, bs, t0, c, seen);
+            } else {
+                attn_qk_full(mr, (int)(kp / VW), s, row0, q, panel, dim, bs, t0, c);
+            }
+        }
+    }
+    for (uint32_t d0 = 0; d0 < dim; d0 += V_TILE_NV * VW) {
+        const uint32_t width = ca_min_u32(V_TILE_NV * VW, dim - d0);
+        const float *panel = v + (size_t)d0 * (bs / V_KS);
+        for (uint32_t t = 0; t < n_tiles; t++) {
+            const uint32_t row0 = t * V_TILE_MR;
+            const uint32_t n_units = ((uint32_t)tile_seen[t] + V_KS - 1) / V_KS;
+            if (n_units == 0) continue;
+            const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0);
+            attn_pv(mr, (int)(width / VW), s->o + (size_t)row0 * dim + d0, dim, s->p + (size_t)row0 * bs, bs, panel, n_units);
+        }
+    }
+}
+
+static void attn_write(const ca_attn_job *job, const attn_scratch *s)
+{
+    const uint32_t dim = job->head_dim;
+    for (uint32_t i = 0; i < job->count; i++) {
+        const uint32_t vec = job->first + i;
+        const size_t at = (size_t)(vec / job->n_heads) * job->o_stride + (size_t)(vec % job->n_heads) * dim;
+        const float l = v_hadd(v_load(s->l + (size_t)i * VW));
+        const vf inv = v_set1(l != 0.0F ? 1.0F / l : 0.0F); /* no visible key: zero */
+        const float *o = s->o + (size_t)i * dim;
+        if (job->o_type == CA_F32) {
+            float *dst = (float *)job->o + at;
+            for (uint32_t d = 0; d < dim; d += VW) v_store(dst + d, v_mul(v_load(o + d), inv));
+        } else {
+            uint16_t *dst = (uint16_t *)job->o + at;
+            float row[VW];
+            for (uint32_t d = 0; d < dim; d += VW) {
+                v_store(row, v_mul(v_load(o + d), inv));
+                for (uint32_t e = 0; e < VW; e++) dst[d + e] = ca_f32_to_bf16(row[e]);
+            }
+        }
+    }
+}
+
+static void attn(const ca_attn_job *job)
+{
+    const attn_scratch s = attn_scratch_cut(job->scratch, job->head_dim, job->page_tokens);
+    const uint32_t n_tiles = ca_ceil_div(job->count, V_TILE_MR);
+    const uint32_t n = n_tiles * V_TILE_MR;
+    const float c = job->scale * 1.44269504F;
+    attn_pack_q(job, &s, n_tiles);
+    memset(s.o, 0, (size_t)n * job->head_dim * 4);
+    memset(s.l, 0, (size_t)n * VW * 4);
+    for (uint32_t i = 0; i < n; i++) s.m[i] = s.bar[i] = -INFINITY;
+
+    const int32_t pos_max = s.pos[n - 1];
+    for (uint32_t i = 0; i < job->n_pages; i++)
+        if ((int64_t)job->pages[i].pos <= pos_max) attn_page(job, &s, &job->pages[i], n_tiles, c);
+    attn_write(job, &s);
+}
+
+#endif

@@ -1,0 +1,188 @@
+#include "kern/kern.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "kern/sets.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#define ON_X86(x) (x)
+#else
+#define ON_X86(x) NULL
+#endif
+
+/* Best first. A name is known on every machine, so that a cap means the same everywhere; a set that this build lacks is NULL. */
+static const struct {
+    const char *name;
+    const ca_kern *kern;
+} sets[] = {
+    {"avx512bf16", ON_X86(&ca_kern_avx512bf16)},
+    {"avx512", ON_X86(&ca_kern_avx512)},
+    {"avx2", ON_X86(&ca_kern_avx2)},
+    {"scalar", &ca_kern_scalar},
+};
+enum { N_SETS = sizeof sets / sizeof sets[0] };
+
+static const struct {
+    uint32_t bit;
+    const char *name;
+} flags[] = {
+    {CA_CPU_AVX2_FMA, "avx2+fma"},
+    {CA_CPU_AVX512, "avx512f+bw+dq+vl"},
+    {CA_CPU_AVX512_BF16, "avx512_bf16"},
+};
+enum { N_FLAGS = sizeof flags / sizeof flags[0] };
+
+uint32_t ca_cpu_features(void)
+{
+    uint32_t f = 0;
+#if defined(__x86_64__)
+    __builtin_cpu_init(); /* checks that the system saves the registers, too */
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) f |= CA_CPU_AVX2_FMA;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl")) {
+        f |= CA_CPU_AVX512;
+        unsigned a = 0, b = 0, c = 0, d = 0;
+        if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1U << 5))) f |= CA_CPU_AVX512_BF16;
+    }
+#endif
+    return f;
+}
+
+static bool is_auto(const char *isa)
+{
+    return !isa || strcmp(isa, "auto") == 0;
+}
+
+/* Index in sets of the cap, or N_SETS for an unknown name. */
+static size_t first_allowed(const char *isa)
+{
+    size_t i = 0;
+    if (is_auto(isa)) return 0;
+    while (i < N_SETS && strcmp(isa, sets[i].name) != 0) i++;
+    return i;
+}
+
+static bool fits(size_t i, uint32_t features)
+{
+    return sets[i].kern && (sets[i].kern->cpu_flags & ~features) == 0;
+}
+
+ca_status ca_kern_choose(const char *isa, const ca_kern **out)
+{
+    const size_t first = first_allowed(isa);
+    if (first == N_SETS)
+        return ca_fail(CA_E_ARG, "unknown instruction set '%s': use auto, avx512bf16, avx512, avx2 or scalar", isa);
+    const uint32_t features = ca_cpu_features();
+    if (!is_auto(isa) && !fits(first, features))
+        return ca_fail(CA_E_UNSUPPORTED, "this CPU or build cannot run '%s': see `compactattn doctor`", isa);
+    for (size_t i = first; i < N_SETS; i++)
+        if (fits(i, features)) {
+            *out = sets[i].kern;
+            return CA_OK;
+        }
+    return ca_fail(CA_E_UNSUPPORTED, "no kernel set fits this CPU");
+}
+
+size_t ca_kern_reports(const char *isa, ca_kern_report *out, size_t max)
+{
+    const uint32_t features = ca_cpu_features();
+    const size_t first = first_allowed(isa);
+    bool found = !is_auto(isa) && (first == N_SETS || !fits(first, features)); /* ca_kern_choose refuses such a cap */
+    for (size_t i = 0; i < N_SETS && i < max; i++) {
+        ca_kern_report *r = &out[i];
+        *r = (ca_kern_report){.name = sets[i].name, .usable = fits(i, features)};
+        r->chosen = r->usable && !found && i >= first;
+        found = found || r->chosen;
+        if (r->chosen) continue;
+        if (!sets[i].kern) {
+            (void)snprintf(r->why, sizeof r->why, "not in a build for this processor");
+        } else if (!r->usable) {
+            size_t at = (size_t)snprintf(r->why, sizeof r->why, "the CPU lacks");
+            for (size_t f = 0; f < N_FLAGS; f++)
+                if (sets[i].kern->cpu_flags & ~features & flags[f].bit)
+                    at += (size_t)snprintf(r->why + at, sizeof r->why - at, " %s", flags[f].name);
+        } else if (i < first) {
+            (void)snprintf(r->why, sizeof r->why, "above the cap '%s'", isa);
+        } else {
+            (void)snprintf(r->why, sizeof r->why, "a better one fits");
+        }
+    }
+    return N_SETS;
+}
+
+const char *ca_kern_name(const ca_kern *kern)
+{
+    return kern->name;
+}
+
+ca_dtype ca_kern_dtype(const ca_kern *kern)
+{
+    return kern->type;
+}
+
+void ca_cpu_name(char *buf, size_t len)
+{
+    char brand[49] = "unknown CPU";
+#if defined(__x86_64__)
+    unsigned regs[12];
+    if ((unsigned)__get_cpuid_max(0x80000000U, NULL) >= 0x80000004U) {
+        for (unsigned i = 0; i < 3; i++)
+            (void)__get_cpuid(0x80000002U + i, &regs[i * 4], &regs[i * 4 + 1], &regs[i * 4 + 2], &regs[i * 4 + 3]);
+        memcpy(brand, regs, 48);
+        brand[48] = 0;
+    }
+#endif
+    size_t n = strlen(brand);
+    while (n > 0 && brand[n - 1] == ' ') brand[--n] = 0;
+    (void)snprintf(buf, len, "%s", brand);
+}
+
+void ca_cpu_flags(char *buf, size_t len)
+{
+    const uint32_t features = ca_cpu_features();
+    size_t at = 0;
+    if (len > 0) buf[0] = 0;
+    for (size_t f = 0; f < N_FLAGS; f++)
+        if ((features & flags[f].bit) && at < len)
+            at += (size_t)snprintf(buf + at, len - at, "%s%s", at ? " " : "", flags[f].name);
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+double ca_kern_peak_gflops(const ca_kern *kern, int n_threads, int rounds)
+{
+    /* Enough iterations for about a millisecond on one thread. */
+    uint64_t iters = 1000;
+    for (double s = 0; s < 1e-3 && iters < (UINT64_C(1) << 40); iters *= 2) {
+        const double t = now();
+        (void)kern->peak(iters);
+        s = now() - t;
+        if (s >= 1e-3) break;
+    }
+    double best = 0;
+    for (int i = 0; i < rounds; i++) {
+        double flops = 0, t0 = 0, t1 = 0;
+#pragma omp parallel num_threads(n_threads) reduction(+ : flops)
+        {
+#pragma omp barrier
+#pragma omp master
+            t0 = now();
+            flops += kern->peak(iters * 4);
+#pragma omp barrier
+#pragma omp master
+            t1 = now();
+        }
+        const double g = flops / (t1 - t0) * 1e-9;
+        if (g > best) best = g;
+    }
+    return best;
+}

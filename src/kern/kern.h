@@ -1,0 +1,116 @@
+/* The table of CPU kernels: one struct of function pointers per ISA, listed best first in kern.c. Above this line nothing knows an
+ * ISA. A kernel set also owns the inside of a KV page.
+ *
+ * Page layout, the same formula for every set: units of 32 bits hold ks consecutive elements (1 float, or 2 bf16).
+ *   K  [page_tokens/kp][head_dim/ks][kp][ks]   kp = min(k_panel, page_tokens): ks consecutive dims of one token are a unit
+ *   V  [head_dim/vp][page_tokens/ks][vp][ks]   vp = v_panel, the last panel narrower: ks consecutive tokens of one dim are a unit
+ * A page is K, then V: 2 * page_tokens * head_dim elements, 64-byte aligned. */
+#ifndef CA_KERN_KERN_H
+#define CA_KERN_KERN_H
+
+#include <compactattn/cpu.h>
+
+#include "base/arith.h"
+
+/* CPU feature bits (kern.c fills them from cpuid, OS support included). */
+enum {
+    CA_CPU_AVX2_FMA = 1 << 0,
+    CA_CPU_AVX512 = 1 << 1, /* F, BW, DQ, VL */
+    CA_CPU_AVX512_BF16 = 1 << 2
+};
+
+/* One page of a row, as the kernel sees it. */
+typedef struct ca_page_ref {
+    const void *data;
+    uint32_t pos; /* absolute position of slot 0 */
+    uint32_t len; /* tokens in it; later slots hold zeros */
+} ca_page_ref;
+
+/* One unit of attention work: query vectors that share a page list. Query vector i is token token0 + i / n_heads, head
+ * i % n_heads of the row; vectors [first, first + count) of the row are computed. */
+typedef struct ca_attn_job {
+    const ca_page_ref *pages;
+    uint32_t n_pages;
+    uint32_t page_tokens, head_dim;
+    const float *q; /* of the row's first token and first head */
+    size_t q_stride; /* floats between tokens */
+    void *o;
+    size_t o_stride; /* elements between tokens */
+    ca_dtype o_type;
+    uint32_t pos; /* absolute position of the row's first token */
+    uint32_t n_heads;
+    uint32_t first, count; /* count <= CA_ATTN_BLOCK */
+    float scale;
+    void *scratch; /* attn_scratch_bytes, 64-byte aligned, one per thread */
+} ca_attn_job;
+
+/* Query vectors of one job, and of one register tile: work is cut into whole tiles where that is possible. */
+enum { CA_ATTN_BLOCK = 96, CA_ATTN_TILE = 6 };
+
+/* Block scores of one Q block of one head against pooled keys (spec/attention.md 2.2):
+ *   z[r][j] = q[r].mean[j] * log2(e) * scale, counted where pos + r >= (j + 1) * block - 1
+ *   m[j] = max over counted r, e[j] = sum of 2^(z - m[j]);  m = -inf and e = 0 where nothing is counted. */
+typedef struct ca_score_job {
+    const float *q;
+    size_t q_stride;
+    uint32_t n_rows, pos, block, head_dim;
+    const float *means; /* [ceil(n_means/16)][head_dim][16]: panels of 16 pooled keys, zero padded */
+    uint32_t n_means;
+    float scale;
+    float *m, *e; /* [n_means rounded up to 16] */
+} ca_score_job;
+
+struct ca_kern {
+    const char *name;
+    uint32_t cpu_flags; /* all must be there */
+    ca_dtype type;      /* of pages and of GEMM inputs */
+    uint32_t ks;        /* elements per 32-bit unit: 1 or 2 */
+    uint32_t k_panel, v_panel;
+
+    size_t (*attn_scratch_bytes)(uint32_t head_dim, uint32_t page_tokens);
+    void (*attn)(const ca_attn_job *job);
+    void (*score)(const ca_score_job *job);
+
+    /* Writes token rows [slot, slot+n) of one page. k, v: first token's head row; stride in floats. mean_sum f32 [head_dim] gets
+     * the keys, as stored, added in token order; NULL = no summary. */
+    void (*page_put)(void *page, uint32_t page_tokens, uint32_t head_dim, uint32_t slot, uint32_t n, const float *k, const float *v,
+                     size_t stride, float *mean_sum);
+
+    /* out[i] = x[i] / sqrt(mean(x^2) + eps) * w[i], in the set's type. */
+    void (*rmsnorm)(const float *x, const float *w, float eps, size_t n, void *out);
+    /* Rotates halves of each head in place: (a, b) -> (a cos - b sin, b cos + a sin). cos_sin: f32 [head_dim/2] cos then
+     * [head_dim/2] sin of the token's position. */
+    void (*rope)(float *x, uint32_t n_heads, uint32_t head_dim, const float *cos_sin);
+    /* out[i] = gate[i] / (1 + exp(-gate[i])) * up[i], in the set's type. */
+    void (*swiglu)(const float *gate, const float *up, size_t n, void *out);
+    /* float -> the set's type. */
+    void (*convert)(const float *x, size_t n, void *out);
+
+    /* Runs iters rounds of independent multiply-adds of this ISA and returns the floating-point operations done. */
+    double (*peak)(uint64_t iters);
+};
+
+uint32_t ca_cpu_features(void);
+
+/* Element offsets inside a page; the definition of the layout. */
+static inline size_t ca_page_k_index(const ca_kern *kern, uint32_t page_tokens, uint32_t head_dim, uint32_t t, uint32_t d)
+{
+    const size_t kp = ca_min_u32(kern->k_panel, page_tokens);
+    const size_t ks = kern->ks;
+    return (((size_t)t / kp * (head_dim / ks) + d / ks) * kp + t % kp) * ks + d % ks;
+}
+
+static inline size_t ca_page_v_index(const ca_kern *kern, uint32_t page_tokens, uint32_t head_dim, uint32_t t, uint32_t d)
+{
+    const size_t panel = d / kern->v_panel * kern->v_panel;
+    const size_t width = ca_min_u32(kern->v_panel, head_dim - (uint32_t)panel);
+    const size_t ks = kern->ks;
+    return (size_t)page_tokens * head_dim + panel * page_tokens + (t / ks * width + (d - panel)) * ks + t % ks;
+}
+
+static inline size_t ca_page_bytes(const ca_kern *kern, uint32_t page_tokens, uint32_t head_dim)
+{
+    return (size_t)2 * page_tokens * head_dim * (4 / kern->ks);
+}
+
+#endif

@@ -1,0 +1,84 @@
+/* Block scores of a Q block against pooled keys (see ca_score_job), for every vector ISA. Columns are pooled keys, so the
+ * log-sum over the rows of the Q block is kept per lane and updated online, one tile of rows at a time. */
+#ifndef CA_KERN_SCORE_BODY_H
+#define CA_KERN_SCORE_BODY_H
+
+#include <math.h>
+
+#include "kern/kern.h"
+
+/* Columns [j0, j0 + nv*VW) for all rows. Where no lane is cut for any row (cut = false), masks are left out. */
+V_INLINE void score_columns(const int nv, const ca_score_job *job, uint32_t j0)
+{
+    const float c = job->scale * 1.44269504F;
+    const size_t panel = (size_t)job->head_dim * 16;
+    const float *base[V_TILE_NV];
+    vf m[V_TILE_NV], e[V_TILE_NV];
+#pragma GCC unroll 8
+    for (int j = 0; j < nv; j++) {
+        const uint32_t col = j0 + (uint32_t)j * VW;
+        base[j] = job->means + col / 16 * panel + col % 16;
+        m[j] = v_set1(-1e30F);
+        e[j] = v_zero();
+    }
+    for (uint32_t r0 = 0; r0 < job->n_rows; r0 += V_TILE_MR) {
+        const uint32_t mr = ca_min_u32(V_TILE_MR, job->n_rows - r0);
+        const float *q[V_TILE_MR];
+        int seen[V_TILE_MR]; /* columns that row r counts: whole blocks behind it */
+        for (uint32_t r = 0; r < V_TILE_MR; r++) {
+            q[r] = job->q + (size_t)(r0 + ca_min_u32(r, mr - 1)) * job->q_stride;
+            const uint32_t blocks = (uint32_t)(((uint64_t)job->pos + r0 + r + 1) / job->block);
+            seen[r] = r < mr ? (int)ca_min_u32(blocks, job->n_means) - (int)j0 : 0;
+        }
+        vf acc[V_TILE_MR][V_TILE_NV];
+#pragma GCC unroll 8
+        for (int r = 0; r < V_TILE_MR; r++)
+#pragma GCC unroll 8
+            for (int j = 0; j < nv; j++) acc[r][j] = v_zero();
+        for (uint32_t d = 0; d < job->head_dim; d++) {
+            vf k[V_TILE_NV];
+#pragma GCC unroll 8
+            for (int j = 0; j < nv; j++) k[j] = v_load(base[j] + (size_t)d * 16);
+#pragma GCC unroll 8
+            for (int r = 0; r < V_TILE_MR; r++) {
+                const vf b = v_set1(q[r][d]);
+#pragma GCC unroll 8
+                for (int j = 0; j < nv; j++) acc[r][j] = v_fma(b, k[j], acc[r][j]);
+            }
+        }
+#pragma GCC unroll 8
+        for (int j = 0; j < nv; j++) {
+            vf top = m[j];
+#pragma GCC unroll 8
+            for (int r = 0; r < V_TILE_MR; r++) {
+                acc[r][j] = v_select(v_first(seen[r] - j * VW), v_mul(acc[r][j], v_set1(c)), v_set1(-1e30F));
+                top = v_max(top, acc[r][j]);
+            }
+            vf sum = v_mul(e[j], v_exp2(v_sub(m[j], top)));
+#pragma GCC unroll 8
+            for (int r = 0; r < V_TILE_MR; r++) {
+                const vf p = v_exp2(v_sub(acc[r][j], top));
+                sum = v_add(sum, v_select(v_first(seen[r] - j * VW), p, v_zero()));
+            }
+            m[j] = top;
+            e[j] = sum;
+        }
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < nv; j++) {
+        v_store(job->m + j0 + j * VW, m[j]);
+        v_store(job->e + j0 + j * VW, e[j]);
+    }
+}
+
+static void score(const ca_score_job *job)
+{
+    const uint32_t n = (uint32_t)ca_align_up(job->n_means, 16);
+    uint32_t j = 0;
+    for (; j + V_TILE_NV * VW <= n; j += V_TILE_NV * VW) score_columns(V_TILE_NV, job, j);
+    for (; j < n; j += VW) score_columns(1, job, j);
+    for (j = 0; j < n; j++)
+        if (job->e[j] == 0.0F) job->m[j] = -INFINITY;
+}
+
+#endif

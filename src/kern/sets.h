@@ -1,0 +1,9 @@
+/* Every kernel set of this build. */
+#ifndef CA_KERN_SETS_H
+#define CA_KERN_SETS_H
+
+#include "kern/kern.h"
+
+extern const ca_kern ca_kern_avx512bf16, ca_kern_avx512, ca_kern_avx2, ca_kern_scalar;
+
+#endif

@@ -1,0 +1,43 @@
+/* The computations of a decoder over a run of tokens, attention excepted: tokens -> Q, K, V, and attention output -> hidden states.
+ *
+ *   x = embedding[token]
+ *   per layer:  q|k|v = rope(W_qkv norm(x));  [attention];  x += W_o a;  x += W_down (silu(W_gate norm(x)) * W_up norm(x))
+ *   logits = W_out norm(x)
+ *
+ * x stays in f32; inputs of products have the kernel set's type, their outputs are f32. All functions use the caller's OpenMP
+ * threads and allocate nothing (but see ca_gemm_run). */
+#ifndef CA_MODEL_LAYERS_H
+#define CA_MODEL_LAYERS_H
+
+#include "model/model.h"
+
+/* Activations of up to max_tokens tokens; one block of memory. */
+typedef struct ca_acts {
+    uint32_t qkv_width; /* (n_heads + 2 n_kv_heads) head_dim */
+    float *x;           /* [max_tokens][hidden]: the residual stream */
+    float *qkv;         /* [max_tokens][qkv_width]: rotated Q heads, rotated K heads, V heads */
+    void *h;            /* [max_tokens][max(hidden, n_heads head_dim)] in the kernel's type: attention output or normed x */
+    float *rotation;    /* [max_tokens][head_dim]: cosines, then sines, of each token's position */
+    float *gate_up;     /* [block][2 ffn] */
+    void *ffn_in;       /* [block][ffn] in the kernel's type */
+    void *memory;
+} ca_acts;
+
+/* Bytes that ca_acts_create takes. */
+size_t ca_acts_bytes(const ca_model *model, uint32_t max_tokens);
+ca_status ca_acts_create(const ca_model *model, uint32_t max_tokens, ca_acts *out);
+void ca_acts_destroy(ca_acts *acts);
+
+/* x and rotation of tokens [0, n), the first at absolute position pos. Ids must be below the vocabulary's size. */
+void ca_layers_embed(const ca_model *model, const uint32_t *tokens, uint32_t n, uint32_t pos, ca_acts *acts);
+
+/* x -> qkv. */
+ca_status ca_layers_qkv(const ca_model *model, uint32_t layer, uint32_t n, ca_acts *acts, ca_gemm_runner *gemm);
+
+/* Attention output in h [n][n_heads head_dim] -> x after the layer. */
+ca_status ca_layers_finish(const ca_model *model, uint32_t layer, uint32_t n, ca_acts *acts, ca_gemm_runner *gemm);
+
+/* Final norm and output matrix of tokens [first, first + n): logits f32 [n][vocab]. x is unchanged. */
+ca_status ca_layers_logits(const ca_model *model, uint32_t first, uint32_t n, ca_acts *acts, ca_gemm_runner *gemm, float *logits);
+
+#endif

@@ -1,0 +1,416 @@
+/* The chunk loop: one session owns a cache, activations and workspaces, and runs tokens through the layers of its model. */
+#include <compactattn/attend.h>
+#include <compactattn/session.h>
+
+#include <inttypes.h>
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/arith.h"
+#include "model/layers.h"
+
+enum {
+    MAX_THREADS = 1024,
+    LOGIT_ROWS = 64 /* positions whose logits are computed at a time when many are asked for */
+};
+
+struct ca_session {
+    const ca_model *model;
+    ca_model_info info;
+    ca_session_opt opt; /* with context, chunk and n_threads resolved */
+    ca_cache *cache;
+    ca_acts acts;
+    ca_gemm_runner *gemm;
+    ca_workspace ws;
+    float *logits; /* [vocab] */
+    bool has_logits;
+    float *logit_rows; /* [LOGIT_ROWS][vocab]; when logits of several positions were asked for */
+    float *scores;     /* block scores; when a trace was asked for */
+    uint32_t len;
+    uint64_t past_pairs, past_pairs_dense;
+    ca_session_stats stats;
+};
+
+void ca_session_defaults(ca_executor executor, ca_session_opt *out)
+{
+    *out = (ca_session_opt){.executor = executor, .chunk = 1024, .page_tokens = 128};
+    ca_select_defaults(executor == CA_EXEC_DENSE ? CA_SELECT_NONE : CA_SELECT_FLASHPREFILL, &out->select);
+    if (executor == CA_EXEC_DENSE) return;
+    out->dense_tail = 128;
+    if (executor == CA_EXEC_BLOCK_SPARSE) out->select.flashprefill.alpha = 0.01F;
+}
+
+/* Checks opt and replaces its zeros: context, threads. The chunk is cut to the context. */
+static ca_status resolve(const ca_model *model, const ca_session_opt *opt, ca_session_opt *out)
+{
+    ca_model_info info;
+    ca_model_get_info(model, &info);
+    *out = *opt;
+    if ((unsigned)opt->executor > CA_EXEC_COMPACT) return ca_fail(CA_E_ARG, "session: executor %d is unknown", (int)opt->executor);
+    if ((opt->executor == CA_EXEC_DENSE) != (opt->select.selector == CA_SELECT_NONE))
+        return ca_fail(CA_E_ARG, "session: the dense executor goes without a selector, the others need one");
+    if (opt->context > info.max_context)
+        return ca_fail(CA_E_ARG, "session: context %u is above the model's %u tokens", opt->context, info.max_context);
+    if (opt->context == 0) out->context = info.max_context;
+    if (opt->chunk == 0) return ca_fail(CA_E_ARG, "session: chunk 0: give at least 1 token per chunk");
+    out->chunk = ca_min_u32(opt->chunk, out->context);
+    const uint32_t group = info.n_heads / info.n_kv_heads;
+    if (opt->table.heads_per_row != 0 && group % opt->table.heads_per_row != 0)
+        return ca_fail(CA_E_ARG, "session: %u heads per row do not divide the model's %u query heads per KV head",
+                       opt->table.heads_per_row, group);
+    if (opt->n_threads < 0 || opt->n_threads > MAX_THREADS)
+        return ca_fail(CA_E_ARG, "session: %d threads: give 0 (all) or 1 to %d", opt->n_threads, MAX_THREADS);
+    if (opt->n_threads == 0) out->n_threads = omp_get_num_procs();
+    return CA_OK;
+}
+
+/* Workspaces are sized for the threads that will use them. */
+static size_t attention_bytes(const ca_session *s)
+{
+    const ca_session_opt *o = &s->opt;
+    const int callers_threads = omp_get_max_threads();
+    omp_set_num_threads(o->n_threads);
+    const size_t bytes = ca_table_ws_bytes(s->cache, s->info.n_heads, o->chunk, o->context) +
+                         ca_select_ws_bytes(s->cache, &o->select, s->info.n_heads, o->chunk, o->context) +
+                         ca_attend_ws_bytes(s->cache, s->info.n_heads, o->chunk, o->n_threads);
+    omp_set_num_threads(callers_threads);
+    return ca_align_up(bytes, 64);
+}
+
+/* The part of a session that its sizes depend on. The pool is only mapped: its memory is taken when tokens come. */
+static ca_status open_cache(const ca_model *model, const ca_session_opt *opt, ca_session *s)
+{
+    CA_TRY(resolve(model, opt, &s->opt));
+    s->model = model;
+    ca_model_get_info(model, &s->info);
+    const ca_cache_opt cache_opt = {
+        .n_layers = s->info.n_layers,
+        .n_kv_heads = s->info.n_kv_heads,
+        .head_dim = s->info.head_dim,
+        .page_tokens = s->opt.page_tokens,
+        .max_seqs = 1,
+        .capacity_tokens = s->opt.context,
+        .summaries = ca_select_summaries(&s->opt.select),
+        .kern = ca_model_kern(model),
+    };
+    size_t kv_bytes = 0;
+    CA_TRY(ca_cache_forecast(&cache_opt, &kv_bytes));
+    CA_TRY(ca_cache_create(&cache_opt, &s->cache));
+    s->stats.kv_bytes = kv_bytes;
+    s->stats.workspace_bytes =
+        attention_bytes(s) + ca_acts_bytes(model, s->opt.chunk) + s->info.vocab * sizeof(float) + sizeof(ca_session);
+    return CA_OK;
+}
+
+ca_status ca_session_forecast(const ca_model *model, const ca_session_opt *opt, ca_session_memory *out)
+{
+    ca_session s = {0};
+    CA_TRY(open_cache(model, opt, &s));
+    ca_cache_destroy(s.cache);
+    *out = (ca_session_memory){s.stats.kv_bytes, s.stats.workspace_bytes};
+    return CA_OK;
+}
+
+/* MemAvailable of /proc/meminfo in bytes; the largest number when the system does not say. */
+static uint64_t available_bytes(void)
+{
+    FILE *f = fopen("/proc/meminfo", "r");
+    if (f == NULL) return UINT64_MAX;
+    char line[128];
+    uint64_t kib = UINT64_MAX / 1024;
+    while (fgets(line, sizeof line, f) != NULL)
+        if (sscanf(line, "MemAvailable: %" SCNu64 " kB", &kib) == 1) break;
+    (void)fclose(f);
+    return kib * 1024;
+}
+
+static ca_status fill(ca_session *s)
+{
+    const uint64_t need = s->stats.kv_bytes + s->stats.workspace_bytes;
+    const uint64_t available = available_bytes();
+    if (need > available)
+        return ca_fail(CA_E_MEMORY,
+                       "session: %.1f MiB are needed for a context of %u tokens (KV pages %.1f, workspace %.1f), %.1f MiB are "
+                       "available: use a shorter context or a smaller chunk",
+                       (double)need / 0x1p20, s->opt.context, (double)s->stats.kv_bytes / 0x1p20,
+                       (double)s->stats.workspace_bytes / 0x1p20, (double)available / 0x1p20);
+    CA_TRY(ca_acts_create(s->model, s->opt.chunk, &s->acts));
+    CA_TRY(ca_gemm_runner_create(s->model->engine, &s->gemm));
+    s->ws.size = attention_bytes(s);
+    s->ws.base = aligned_alloc(64, s->ws.size);
+    s->logits = malloc(s->info.vocab * sizeof *s->logits);
+    if (s->ws.base == NULL || s->logits == NULL)
+        return ca_fail(CA_E_MEMORY, "session: no memory for %zu bytes of workspace: use a smaller chunk", s->ws.size);
+    return CA_OK;
+}
+
+ca_status ca_session_create(const ca_model *model, const ca_session_opt *opt, ca_session **out)
+{
+    *out = NULL;
+    ca_session *s = calloc(1, sizeof *s);
+    if (s == NULL) return ca_fail(CA_E_MEMORY, "session: no memory");
+    ca_status st = open_cache(model, opt, s);
+    if (st == CA_OK) st = fill(s);
+    if (st != CA_OK) {
+        ca_session_destroy(s);
+        return st;
+    }
+    *out = s;
+    return CA_OK;
+}
+
+void ca_session_destroy(ca_session *session)
+{
+    if (session == NULL) return;
+    ca_cache_destroy(session->cache);
+    ca_acts_destroy(&session->acts);
+    ca_gemm_runner_destroy(session->gemm);
+    free(session->ws.base);
+    free(session->logits);
+    free(session->logit_rows);
+    free(session->scores);
+    free(session);
+}
+
+/* One chunk on its way through the layers. */
+typedef struct chunk_job {
+    const uint32_t *tokens;
+    uint32_t n;
+    uint32_t n_selected; /* its first tokens go through the selector, the others attend densely */
+    bool ends_prompt;
+    double done, total; /* tokens of the call: before this chunk, and all */
+    const ca_prefill_opt *opt;
+} chunk_job;
+
+/* Block mask and table of the tokens that the selector decides for. */
+static ca_status select_rows(ca_session *s, const chunk_job *job, const ca_chunk *chunk, ca_mask *mask, ca_table *table)
+{
+    ca_select_opt select = s->opt.select;
+    if (!job->ends_prompt) select.flashprefill.last_dense = select.flashprefill.last_mute = 0; /* rules for the prompt's end */
+    CA_TRY(ca_mask_create(s->cache, chunk, 0, job->n_selected, &s->ws, mask));
+    CA_TRY(ca_select(s->cache, &select, chunk, s->acts.qkv, s->acts.qkv_width, &s->ws, mask, s->scores));
+    if (s->opt.executor == CA_EXEC_BLOCK_SPARSE) return ca_table_add_block_sparse(s->cache, mask, table);
+    return ca_table_add_compact(s->cache, mask, &s->opt.table, table);
+}
+
+static ca_status attention(ca_session *s, const chunk_job *job, uint32_t layer)
+{
+    const ca_model_info *info = &s->info;
+    const size_t stride = s->acts.qkv_width;
+    const float *k = s->acts.qkv + (size_t)info->n_heads * info->head_dim;
+    const float *v = k + (size_t)info->n_kv_heads * info->head_dim;
+    const double start = omp_get_wtime();
+    CA_TRY(ca_cache_append(s->cache, 0, layer, k, v, stride, job->n));
+
+    const double appended = omp_get_wtime();
+    const ca_chunk chunk = {.layer = layer, .pos = s->len, .n_tokens = job->n, .n_heads = info->n_heads};
+    ca_mask mask = {0};
+    ca_table table;
+    s->ws.used = 0;
+    CA_TRY(ca_table_create(s->cache, &chunk, &s->ws, &table));
+    if (job->n_selected > 0) CA_TRY(select_rows(s, job, &chunk, &mask, &table));
+    CA_TRY(ca_table_add_dense(s->cache, job->n_selected, job->n - job->n_selected, &table));
+
+    const double planned = omp_get_wtime();
+    CA_TRY(ca_attend(s->cache, &table, 1.0F / sqrtf((float)info->head_dim), s->acts.qkv, stride, s->acts.h,
+                     (size_t)info->n_heads * info->head_dim, ca_kern_dtype(s->model->kern), s->opt.n_threads, &s->ws));
+    const double end = omp_get_wtime();
+
+    s->stats.attention_ms += (end - start) * 1e3;
+    s->stats.select_ms += (planned - appended) * 1e3;
+    s->stats.kernel_ms += (end - planned) * 1e3;
+    ca_table_count count;
+    ca_table_measure(s->cache, &table, &count);
+    s->past_pairs += count.past_pairs;
+    s->past_pairs_dense += count.past_pairs_dense;
+    s->stats.gflop += 4e-9 * info->head_dim * (double)count.pairs;
+    if (job->n_selected > 0 && job->opt->on_trace != NULL)
+        job->opt->on_trace(job->opt->user, &(ca_trace){layer, s->cache, &mask, s->scores, &table});
+    return CA_OK;
+}
+
+static ca_status run_layers(ca_session *s, const chunk_job *job)
+{
+    ca_layers_embed(s->model, job->tokens, job->n, s->len, &s->acts);
+    for (uint32_t l = 0; l < s->info.n_layers; l++) {
+        if (job->opt->cancel != NULL && *job->opt->cancel != 0)
+            return ca_fail(CA_E_CANCELED, "prefill: canceled after %u tokens", s->len);
+        CA_TRY(ca_layers_qkv(s->model, l, job->n, &s->acts, s->gemm));
+        CA_TRY(attention(s, job, l));
+        CA_TRY(ca_layers_finish(s->model, l, job->n, &s->acts, s->gemm));
+        if (job->opt->on_progress != NULL)
+            job->opt->on_progress(job->opt->user, job->done + (double)job->n * (l + 1) / s->info.n_layers, job->total);
+    }
+    return CA_OK;
+}
+
+/* Runs a chunk and moves the session's end behind it; on failure the cache is as it was before. */
+static ca_status run_chunk(ca_session *s, const chunk_job *job)
+{
+    const ca_status st = run_layers(s, job);
+    if (st != CA_OK) {
+        (void)ca_cache_truncate(s->cache, 0, s->len);
+        return st;
+    }
+    s->len += job->n;
+    return CA_OK;
+}
+
+static ca_status last_logits(ca_session *s, uint32_t n)
+{
+    CA_TRY(ca_layers_logits(s->model, n - 1, 1, &s->acts, s->gemm, s->logits));
+    s->has_logits = true;
+    return CA_OK;
+}
+
+/* Gives the logits of the chunk's tokens [first, n) away, a few rows at a time. */
+static ca_status give_logits(ca_session *s, const chunk_job *job, uint32_t first)
+{
+    const uint32_t pos = s->len - job->n;
+    for (uint32_t from = first; from < job->n; from += LOGIT_ROWS) {
+        const uint32_t rows = ca_min_u32(LOGIT_ROWS, job->n - from);
+        CA_TRY(ca_layers_logits(s->model, from, rows, &s->acts, s->gemm, s->logit_rows));
+        for (uint32_t i = 0; i < rows; i++)
+            CA_TRY(job->opt->on_logits(job->opt->user, pos + from + i, s->logit_rows + (size_t)i * s->info.vocab));
+    }
+    return CA_OK;
+}
+
+static ca_status check_tokens(const ca_session *s, const uint32_t *tokens, size_t n)
+{
+    if (n > s->opt.context - s->len)
+        return ca_fail(CA_E_FULL, "session: %zu tokens do not fit: %u of a context of %u are in use; shorten the text or raise the context",
+                       n, s->len, s->opt.context);
+    for (size_t i = 0; i < n; i++)
+        if (tokens[i] >= s->info.vocab)
+            return ca_fail(CA_E_ARG, "session: token %u at %zu is outside the vocabulary of %u", tokens[i], i, s->info.vocab);
+    return CA_OK;
+}
+
+static ca_status alloc_floats(size_t a, size_t b, const char *what, float **out)
+{
+    size_t n = 0, bytes = 0;
+    if (*out != NULL) return CA_OK;
+    CA_TRY(ca_mul_size(a, b, &n));
+    CA_TRY(ca_mul_size(n, sizeof **out, &bytes));
+    *out = malloc(bytes);
+    return *out != NULL ? CA_OK : ca_fail(CA_E_MEMORY, "session: no memory for %zu bytes of %s", bytes, what);
+}
+
+/* Buffers that only some calls need; kept for the next one. */
+static ca_status reserve_outputs(ca_session *s, const ca_prefill_opt *opt)
+{
+    if (opt->n_logits > 0) CA_TRY(alloc_floats(LOGIT_ROWS, s->info.vocab, "logits", &s->logit_rows));
+    if (opt->on_trace == NULL || s->opt.executor == CA_EXEC_DENSE) return CA_OK;
+    const size_t n_qblocks = (size_t)ca_ceil_div(s->opt.chunk, s->opt.page_tokens) + 1;
+    const size_t n_kblocks = ca_ceil_div(s->opt.context, s->opt.page_tokens);
+    return alloc_floats(s->info.n_heads * n_qblocks, n_kblocks, "block scores", &s->scores);
+}
+
+static ca_status prefill(ca_session *s, const uint32_t *tokens, uint32_t n, const ca_prefill_opt *opt)
+{
+    const ca_gemm_count gemm_before = ca_gemm_counted(s->gemm);
+    const double start = omp_get_wtime();
+    const uint32_t sparse_end = s->opt.executor == CA_EXEC_DENSE ? 0 : n - ca_min_u32(n, s->opt.dense_tail);
+    const uint32_t logits_from = n - opt->n_logits;
+    ca_status st = CA_OK;
+    for (uint32_t done = 0; done < n;) {
+        chunk_job job = {.tokens = tokens + done, .n = ca_min_u32(s->opt.chunk, n - done), .done = done, .total = n, .opt = opt};
+        job.ends_prompt = done + job.n == n;
+        /* The first chunk has no past to choose from. */
+        if (s->len > 0 && sparse_end > done) job.n_selected = ca_min_u32(job.n, sparse_end - done);
+        CA_TRY_GOTO(run_chunk(s, &job), end);
+        s->stats.n_chunks++;
+        s->stats.prefill_tokens += job.n;
+        if (job.ends_prompt) CA_TRY_GOTO(last_logits(s, job.n), end);
+        if (logits_from < done + job.n) CA_TRY_GOTO(give_logits(s, &job, logits_from > done ? logits_from - done : 0), end);
+        done += job.n;
+    }
+end:;
+    const ca_gemm_count gemm_after = ca_gemm_counted(s->gemm);
+    s->stats.prefill_ms += (omp_get_wtime() - start) * 1e3;
+    s->stats.gemm_ms += gemm_after.ms - gemm_before.ms;
+    s->stats.gflop += (gemm_after.flop - gemm_before.flop) * 1e-9;
+    return st;
+}
+
+ca_status ca_session_prefill(ca_session *session, const uint32_t *tokens, size_t n, const ca_prefill_opt *opt)
+{
+    static const ca_prefill_opt no_opt = {0};
+    const ca_prefill_opt *o = opt != NULL ? opt : &no_opt;
+    if (n == 0) return ca_fail(CA_E_ARG, "prefill: no tokens were given");
+    CA_TRY(check_tokens(session, tokens, n));
+    if (o->n_logits > n) return ca_fail(CA_E_ARG, "prefill: logits of %u positions were asked for, %zu tokens were given", o->n_logits, n);
+    if (o->n_logits > 0 && o->on_logits == NULL) return ca_fail(CA_E_ARG, "prefill: on_logits is missing");
+    CA_TRY(reserve_outputs(session, o));
+    session->has_logits = false;
+    const int callers_threads = omp_get_max_threads();
+    omp_set_num_threads(session->opt.n_threads);
+    const ca_status st = prefill(session, tokens, (uint32_t)n, o);
+    omp_set_num_threads(callers_threads);
+    return st;
+}
+
+static ca_status decode(ca_session *s, uint32_t token)
+{
+    static const ca_prefill_opt no_opt = {0};
+    CA_TRY(run_chunk(s, &(chunk_job){.tokens = &token, .n = 1, .ends_prompt = true, .total = 1, .opt = &no_opt}));
+    return last_logits(s, 1);
+}
+
+ca_status ca_session_decode(ca_session *session, uint32_t token)
+{
+    CA_TRY(check_tokens(session, &token, 1));
+    session->has_logits = false;
+    const int callers_threads = omp_get_max_threads();
+    omp_set_num_threads(session->opt.n_threads);
+    /* What attention and products add to the sums of prefill is taken back: decode has its own. */
+    const ca_session_stats stats = session->stats;
+    const uint64_t past = session->past_pairs;
+    const uint64_t past_dense = session->past_pairs_dense;
+    const double start = omp_get_wtime();
+    const ca_status st = decode(session, token);
+    session->stats = stats;
+    session->past_pairs = past;
+    session->past_pairs_dense = past_dense;
+    session->stats.decode_ms += (omp_get_wtime() - start) * 1e3;
+    if (st == CA_OK) session->stats.decode_tokens++;
+    omp_set_num_threads(callers_threads);
+    return st;
+}
+
+const float *ca_session_logits(const ca_session *session)
+{
+    return session->has_logits ? session->logits : NULL;
+}
+
+uint32_t ca_session_len(const ca_session *session)
+{
+    return session->len;
+}
+
+uint32_t ca_session_context(const ca_session *session)
+{
+    return session->opt.context;
+}
+
+ca_status ca_session_truncate(ca_session *session, uint32_t n)
+{
+    if (n > session->len) return ca_fail(CA_E_ARG, "session: cannot be cut to %u tokens, it has %u", n, session->len);
+    CA_TRY(ca_cache_truncate(session->cache, 0, n));
+    session->len = n;
+    session->has_logits = false;
+    if (n > 0) return CA_OK;
+    session->past_pairs = session->past_pairs_dense = 0;
+    session->stats = (ca_session_stats){.kv_bytes = session->stats.kv_bytes, .workspace_bytes = session->stats.workspace_bytes};
+    return CA_OK;
+}
+
+void ca_session_get_stats(const ca_session *session, ca_session_stats *out)
+{
+    *out = session->stats;
+    out->kept_fraction =
+        session->past_pairs_dense > 0 ? (double)session->past_pairs / (double)session->past_pairs_dense : 1.0;
+}

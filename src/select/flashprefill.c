@@ -1,0 +1,120 @@
+/* FlashPrefill: every query of a Q block against the mean key of every block (spec/attention.md 2.2, 2.3).
+ * Unlike the reference, mean keys are fp32, and queries past the end of the chunk do not exist instead of counting as zeros. */
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "select/select.h"
+
+static ca_status check(const ca_select_opt *opt)
+{
+    const ca_flashprefill_opt *o = &opt->flashprefill;
+    if (!(o->alpha >= 0.0F) || isinf(o->alpha)) return ca_fail(CA_E_ARG, "flashprefill: alpha %g is not a number >= 0", (double)o->alpha);
+    if (o->window == 0) return ca_fail(CA_E_ARG, "flashprefill: window 0: it counts the diagonal block, so at least 1");
+    return CA_OK;
+}
+
+/* Per thread: m, e and the scores of one row. */
+static size_t row_floats(uint32_t n_kblocks)
+{
+    return 3 * ca_align_up(n_kblocks, 16);
+}
+
+static size_t ws_bytes(const ca_cache *cache, const ca_select_opt *opt, uint32_t n_heads, uint32_t n_tokens, uint32_t kv_tokens)
+{
+    (void)opt, (void)n_heads, (void)n_tokens;
+    return (size_t)omp_get_max_threads() * row_floats(ca_ceil_div(kv_tokens, cache->opt.page_tokens)) * sizeof(float) + 64;
+}
+
+/* S[j] = w[j] / (sum w + 1e-9), w[j] = e[j] 2^(m[j] - max m). */
+static void normalise(const float *m, const float *e, uint32_t n, float *score)
+{
+    float top = -INFINITY, sum = 0.0F;
+    for (uint32_t j = 0; j < n; j++) top = fmaxf(top, m[j]);
+    for (uint32_t j = 0; j < n; j++) {
+        score[j] = e[j] == 0.0F ? 0.0F : e[j] * exp2f(m[j] - top);
+        sum += score[j];
+    }
+    const float inv = 1.0F / (sum + 1e-9F);
+    for (uint32_t j = 0; j < n; j++) score[j] *= inv;
+}
+
+static void set_bit(uint64_t *bits, uint32_t j)
+{
+    bits[j / 64] |= UINT64_C(1) << (j % 64);
+}
+
+/* The min_budget best scores; the lower block wins a tie. taken is scratch for n flags. */
+static void keep_best(const float *score, uint32_t n, uint32_t budget, float *taken, uint64_t *bits)
+{
+    memset(taken, 0, (size_t)n * sizeof *taken);
+    for (uint32_t b = 0; b < ca_min_u32(budget, n); b++) {
+        uint32_t best = n;
+        for (uint32_t j = 0; j < n; j++)
+            if (taken[j] == 0.0F && (best == n || score[j] > score[best])) best = j;
+        taken[best] = 1.0F;
+        set_bit(bits, best);
+    }
+}
+
+/* Rule 2.3 for one row; diag is the absolute index of the Q block. */
+static void keep_row(const ca_flashprefill_opt *o, const float *score, uint32_t n, uint32_t diag, bool dense, float *scratch,
+                     uint64_t *bits)
+{
+    float top = 0.0F;
+    for (uint32_t j = 0; j < n; j++) top = fmaxf(top, score[j]);
+    const float bar = o->alpha * top;
+    for (uint32_t j = 0; j <= diag; j++)
+        if (dense || score[j] >= bar || j < o->sink || diag - j < o->window) set_bit(bits, j);
+    if (o->min_budget == 0) return;
+    keep_best(score, n, o->min_budget, scratch, bits);
+    for (uint32_t j = diag + 1; j < n; j++) bits[j / 64] &= ~(UINT64_C(1) << (j % 64));
+}
+
+static ca_status run(const ca_select_job *job)
+{
+    const ca_cache *cache = job->cache;
+    const ca_mask *mask = job->mask;
+    const ca_flashprefill_opt *o = &job->opt->flashprefill;
+    const uint32_t bs = cache->opt.page_tokens, dim = cache->opt.head_dim, nk = mask->n_kblocks;
+    const uint32_t group = mask->n_heads / cache->opt.n_kv_heads;
+    const uint32_t n_mute = ca_min_u32(o->last_mute, mask->n_qblocks - 1);
+    const uint32_t end = mask->first_token + mask->n_tokens;
+    const int n_threads = omp_get_max_threads();
+    void *mem = NULL;
+    CA_TRY(ca_ws_take(job->ws, "flashprefill", (size_t)n_threads, row_floats(nk) * sizeof(float), &mem));
+#pragma omp parallel for schedule(dynamic) num_threads(n_threads)
+    for (uint32_t task = 0; task < mask->n_heads * mask->n_qblocks; task++) {
+        const uint32_t h = task / mask->n_qblocks, i = task % mask->n_qblocks, diag = mask->first_qblock + i;
+        const uint32_t from = ca_max_u32(mask->first_token, diag * bs), to = ca_min_u32(end, (diag + 1) * bs);
+        float *m = (float *)mem + (size_t)omp_get_thread_num() * row_floats(nk);
+        float *e = m + ca_align_up(nk, 16);
+        float *score = job->scores ? job->scores + (size_t)task * nk : e + ca_align_up(nk, 16);
+        const ca_score_job s = {
+            .q = job->q + (size_t)(from - job->chunk->pos) * job->stride + (size_t)h * dim,
+            .q_stride = job->stride,
+            .n_rows = to - from,
+            .pos = from,
+            .block = bs,
+            .head_dim = dim,
+            .means = ca_cache_head(cache, job->chunk->seq, job->chunk->layer, h / group)->mean_k,
+            .n_means = nk,
+            .scale = 1.0F / sqrtf((float)dim),
+            .m = m,
+            .e = e,
+        };
+        cache->opt.kern->score(&s);
+        normalise(m, e, nk, score);
+        if (i + n_mute >= mask->n_qblocks) continue; /* does not vote: its mask row stays empty */
+        keep_row(o, score, nk, diag, o->last_dense >= mask->n_qblocks - i, m, mask->bits + (size_t)task * mask->words);
+    }
+    return CA_OK;
+}
+
+const ca_selector_vt ca_select_flashprefill = {
+    .name = "flashprefill",
+    .summaries = CA_SUMMARY_MEAN_K,
+    .check = check,
+    .ws_bytes = ws_bytes,
+    .run = run,
+};

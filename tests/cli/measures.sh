@@ -1,0 +1,56 @@
+#!/bin/sh
+# logits, perplexity, bench prefill, inspect model, doctor.
+. "$(dirname "$0")/common.inc"
+ids "$work/ids.npy" 40 41 42 43 44 45 46 47 48 49
+
+accept logits -m "$MODEL" --tokens "$work/ids.npy" --last 3 --out "$work/logits.npy"
+[ ! -s "$work/out" ] || fail "logits prints something"
+[ "$(wc -c <"$work/logits.npy")" -eq $((128 + 3 * 49152 * 4)) ] || fail "logits.npy has another size"
+head -c 128 "$work/logits.npy" | grep -q "'shape': (3, 49152)" || fail "logits.npy has another shape"
+accept logits -m "$MODEL" --tokens "$work/ids.npy" --last 1 --out "$work/last.npy"
+tail -c $((49152 * 4)) "$work/logits.npy" >"$work/a"
+tail -c $((49152 * 4)) "$work/last.npy" >"$work/b"
+cmp -s "$work/a" "$work/b" || fail "the last row depends on --last"
+accept logits -m "$MODEL" --tokens "$work/ids.npy" --out "$work/last.npy" --json
+json_keys
+
+# The known mean of p1500 is 2.68127 in fp32; bf16 and Q4_1 weights stay within 0.01 of it.
+accept perplexity -m "$MODEL" -f "$golden/smollm2/p1500.txt"
+printed '^tokens  *1499$'
+printed '^scored  *1498$'
+printed '^mean_nll  *2\.6[789]'
+printed '^perplexity  *14\.'
+accept perplexity -m "$MODEL" --tokens "$golden/smollm2/p1500.ids.npy" --executor compactattn --from 1000 --json
+json_keys
+printed '"scored_tokens": 499'
+printed '"mean_nll": [123]\.'
+printed '"method": "flashprefill+compactattn",'
+
+accept bench prefill -m "$MODEL" --lengths 64,1100 --runs 2 --warmup 0 --csv "$work/rows.csv"
+[ "$(grep -c '^flashprefill+compactattn  *\(64\|1100\)  ' "$work/out")" -eq 2 ] || fail "not a row for each length"
+[ "$(wc -l <"$work/rows.csv")" -eq 7 ] || fail "the CSV has not 1 + 2 x 3 lines"
+head -n 1 "$work/rows.csv" | grep -q '^method,prompt_tokens,ttft_ms,.*,ttft_speedup$' || fail "the CSV has another heading"
+[ "$(tail -n +2 "$work/rows.csv" | tr -cd ',\n' | sort -u)" = ",,,,,,,,,," ] || fail "the CSV's rows have not 11 fields"
+accept bench prefill -m "$MODEL" --lengths 64 --methods compactattn --runs 1 --warmup 0 --json
+json_keys
+printed '"peak_gflops": [1-9]'
+[ "$(grep -c '"method"' "$work/out")" -eq 1 ] || fail "other methods than asked for"
+refuse 1 "$work/no/rows.csv" bench prefill -m "$MODEL" --lengths 64 --methods dense --runs 1 --warmup 0 --csv "$work/no/rows.csv"
+
+accept inspect model -m "$MODEL"
+printed '^llama.block_count .* 30$'
+printed '^token_embd.weight  *Q[48]_[01]  *576 x 49152 '
+accept inspect model -m "$MODEL" --json
+printed '"architecture": "llama"'
+printed '"block_count": "30"'
+
+accept doctor
+printed '^  scalar '
+printed '^peak  *[1-9][0-9]* GFLOP/s'
+printed '^  oneDNN  *[0-9.]* (compiled against '
+accept doctor -m "$MODEL" --isa scalar
+printed '^  scalar  *chosen'
+printed 'whole context of 8192 tokens'
+accept doctor --json
+printed '"libraries": \['
+finish

@@ -1,0 +1,63 @@
+#!/bin/sh
+# compactattn run: text, JSON, statistics, forecast.
+. "$(dirname "$0")/common.inc"
+fox="The quick brown fox jumps over the lazy dog, and then it"
+
+accept run -m "$MODEL" --raw -p "$fox" -n 4
+[ "$(cat "$work/out")" = "'s a story about" ] || fail "not the known continuation"
+printf %s "$fox" >"$work/fox"
+accept run -m "$MODEL" -f "$work/fox" -n 4
+[ "$(cat "$work/out")" = "'s a story about" ] || fail "a file alone is not continued"
+printf %s "$fox" | "$COMPACTATTN" run -m "$MODEL" -n 4 >"$work/out"
+[ "$(cat "$work/out")" = "'s a story about" ] || fail "standard input is not read"
+
+for executor in dense block_sparse compactattn compactattention; do
+    accept run -m "$MODEL" --raw -p "$fox" -n 4 --executor $executor --json
+    json_keys
+    printed '"prompt_tokens": 13,'
+    printed "\"text\": \"'s a story about\","
+    printed '"mean_nll": null'
+    printed '"ttft_ms": [1-9]'
+    printed '"share_of_peak": 0\.'
+    printed '"kept_fraction": 1.0,'
+done
+printed '"method": "flashprefill+compactattn",'
+accept run -m "$MODEL" --raw -p "$fox" -n 0 --json --selector none
+printed '"method": "dense",'
+printed '"text": "",'
+printed '"tokens": \[\],'
+
+accept run -m "$MODEL" -p "What is the capital of France? Answer in one word." -n 20
+grep -qi paris "$work/out" || fail "the chat template does not work"
+accept run -m "$MODEL" -p "Paris is the capital of France." --ask "What is the capital of France?" -n 20 --chat
+grep -qi paris "$work/out" || fail "the question is not asked"
+
+# Same seed, same text; and text from the whole range of kernels.
+accept run -m "$MODEL" --raw -p "$fox" -n 12 --temp 1.5 --top-p 0.95 --seed 3
+cp "$work/out" "$work/first"
+accept run -m "$MODEL" --raw -p "$fox" -n 12 --temp 1.5 --top-p 0.95 --seed 3
+cmp -s "$work/out" "$work/first" || fail "the same seed gives another text"
+accept run -m "$MODEL" --raw -p "$fox" -n 12 --temp 1.5 --top-p 0.95 --seed 4
+! cmp -s "$work/out" "$work/first" || fail "another seed gives the same text"
+accept run -m "$MODEL" --raw -p "$fox" -n 4 --isa scalar --threads 1 --chunk 5 --page 32
+[ "$(cat "$work/out")" = "'s a story about" ] || fail "scalar kernels and odd chunks do not give the known continuation"
+
+tool run -m "$MODEL" --raw -p "$fox" -n 4 --stats
+[ "$code" -eq 0 ] || fail "--stats fails"
+for word in method prefill attention decode memory; do
+    grep -q "^$word " "$work/err" || fail "--stats has no line $word"
+done
+head -c 9000 "$DATA/demo.txt" >"$work/text"
+tool run -m "$MODEL" -f "$work/text" -n 1 --progress --ctx 8192
+grep -q '%.*tokens/s.*ETA' "$work/err" || fail "--progress shows no bar"
+
+accept run -m "$MODEL" -p hello --dry-run
+for word in weights KV workspace total; do
+    printed "^$word .*MiB"
+done
+accept run -m "$MODEL" -p hello --dry-run --json
+printed '"kv_bytes": [1-9]'
+# An answer ends where the context does.
+accept run -m "$MODEL" --raw -p "$fox" -n 100 --ctx 15 --json
+printed '"text": "'"'"'s a story'
+finish

@@ -1,0 +1,87 @@
+#!/bin/sh
+# Wrong usage: exit code 2, one line that says what is wrong. Help: exit code 0, an example, the defaults.
+. "$(dirname "$0")/common.inc"
+
+refuse 2 "no command given"
+refuse 2 "unknown command fly" fly
+refuse 2 "unknown command bench" bench
+refuse 2 "unknown command bench" bench decode
+refuse 2 "unknown command inspect" inspect
+refuse 2 "unknown option --foo (see compactattn run --help)" run --foo
+refuse 2 "unknown option --foo=3" run --foo=3
+refuse 2 "unknown option -z" run -z
+refuse 2 "unknown option --json=1" run --json=1
+refuse 2 "unknown option --depth" run --depth 0.5
+refuse 2 "unknown option --lengths" logits --lengths 5
+refuse 2 "--chunk needs a value" run -m x --chunk
+refuse 2 "-m needs a value" run -m
+refuse 2 "unexpected argument stray" run -m "$MODEL" stray
+refuse 2 "--model FILE is missing" run -p hello
+refuse 2 "--out PATH is missing" logits -m "$MODEL" --tokens x.npy
+refuse 2 "--tokens FILE is missing" logits -m "$MODEL" --out x.npy
+refuse 2 "either --tokens" perplexity -m "$MODEL"
+refuse 2 "either --tokens" perplexity -m "$MODEL" --tokens a.npy -f b.txt
+refuse 2 "exclude each other" run -m "$MODEL" -p a -f b
+refuse 2 "exclude each other" run -m "$MODEL" -p a --chat --raw
+refuse 2 "exclude each other" tokenize -m "$MODEL" -p a -f b
+refuse 2 "--jsonl" tokenize -m "$MODEL" -p a --jsonl
+
+# option, values that do not fit
+while read -r option values; do
+    for value in $values; do
+        refuse 2 "--$option $value: expected" run -m "$MODEL" -p hello "--$option" "$value"
+    done
+done <<'END'
+chunk 0 -1 1048577 1.5 12x x 0x10 99999999999999999999
+page 31 129 -32
+ctx 0 4294967296
+threads -1 4097
+max-tokens -1 ten
+temp -0.1 101 nan inf x 0.5x
+top-p 0 1.1 -1
+seed -1 9007199254740993
+alpha -1 nan 1e7
+sink -1 1e3
+window 0 -5
+min-budget -1
+last-dense -1
+last-mute x
+heads-per-row -1 4097
+dense-tail -1
+executor sparse Dense denseX compact
+selector quoka None
+isa sse2 AVX2
+END
+refuse 2 "--chunk : expected" run -m "$MODEL" -p hello --chunk ""
+refuse 2 "--depth 1.5: expected" demo -m "$MODEL" --out "$work/o" --depth 1.5
+refuse 2 "--runs 0: expected" bench prefill -m "$MODEL" --runs 0
+refuse 2 "--last 0: expected" logits -m "$MODEL" --tokens a --out b --last 0
+refuse 2 "--from 0: expected" perplexity -m "$MODEL" -f a --from 0
+refuse 2 "--executor dense does not go with --selector flashprefill" run -m "$MODEL" -p x --executor dense --selector flashprefill
+refuse 2 "--executor compactattn does not go with --selector none" run -m "$MODEL" -p x --executor compactattn --selector none
+refuse 2 "unknown method \"sparse\"" bench prefill -m "$MODEL" --methods dense,sparse
+refuse 2 "unknown method \"\"" bench prefill -m "$MODEL" --methods dense,
+refuse 2 "listed twice" bench prefill -m "$MODEL" --methods compactattn,flashprefill+compact_attention
+for lengths in 0 1 x "10," "10,,5" 10,x -5 99999999999 1024,1024x "10 20"; do
+    refuse 2 "--lengths $lengths: expected" bench prefill -m "$MODEL" --lengths "$lengths"
+done
+
+accept --version
+printed '^compactattn [0-9]*\.[0-9]*\.[0-9]*$'
+accept --help
+printed '^Example:'
+for command in run "bench prefill" logits perplexity tokenize "inspect model" doctor demo; do
+    accept --help
+    printed "^  $command "
+    # shellcheck disable=SC2086 # two words
+    accept $command --help
+    printed "^Usage: compactattn $command "
+    printed "^Examples\{0,1\}:"
+    printed "^  compactattn $command "
+    printed "^ *-h, --help"
+done
+accept run --help
+printed "chunk N .*\[default: [1-9][0-9]*\]"
+printed "alpha A .*\[default: [0-9.]*\]"
+accept run -h
+finish

@@ -12,6 +12,8 @@ CTEST = ctest --output-on-failure --no-tests=error
 configure = mkdir -p $(1) && { cmake -S . -B $(1) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(2) $(CMAKE_ARGS) >$(1)/configure.log 2>&1 || { cat $(1)/configure.log; exit 1; }; }
 compile = cmake --build $(1) --parallel $(JOBS)
 
+MAKEFLAGS += --no-print-directory
+
 .PHONY: build model demo check check-sanitize lint format bench fuzz install clean help
 
 build: ## build the tool (build/compactattn) and the library
@@ -39,7 +41,7 @@ lint: ## clang-format, cppcheck and clang-tidy
 	@scripts/lint.sh $(BUILD)
 
 format: ## rewrite all C files in the house style
-	@find include src cli report tests bench -name '*.[ch]' -exec clang-format -i {} +
+	@find $(wildcard include src cli report tests bench) -name '*.[ch]' -exec clang-format -i {} +
 
 bench: build model ## measure prefill: lengths x methods (BENCH_ARGS)
 	@$(TOOL) bench prefill -m $(MODEL) $(BENCH_ARGS)

@@ -18,8 +18,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FACT "The secret number of the harbor master is 7481."
-#define QUESTION "What is the secret number of the harbor master?"
+#define FACT "The magic number for the lighthouse is 7481."
+#define QUESTION "What is the magic number for the lighthouse?"
+#define ANSWER_START "The magic number for the lighthouse is"
 #define EXPECTED "7481"
 
 enum { ANSWER_TOKENS = 32, PATH_BYTES = 1024 };
@@ -27,7 +28,7 @@ enum { ANSWER_TOKENS = 32, PATH_BYTES = 1024 };
 struct demo {
     const struct options *options;
     struct engine engine;
-    const char *fact, *question, *expected;
+    const char *fact, *question, *answer_start, *expected;
     ca_executor methods[METHOD_COUNT];
     size_t n_methods, n_done;
     struct result rows[METHOD_COUNT];
@@ -77,21 +78,30 @@ static int cut_text(const struct demo *demo, char *text, size_t *size)
     return code;
 }
 
-/* Template, text with the hidden fact, question -> demo->ids. */
+/* malloc'ed; NULL when memory is short. */
+static char *join(const char *a, const char *between, const char *b)
+{
+    const size_t cap = strlen(a) + strlen(between) + strlen(b) + 1;
+    char *out = malloc(cap);
+    if (out) snprintf(out, cap, "%s%s%s", a, between, b);
+    return out;
+}
+
+/* Template, text with the hidden fact, question, first words of the answer -> demo->ids. */
 static int make_prompt(struct demo *demo, const char *text, size_t size)
 {
-    char *hidden = needle_hide(text, size, demo->options->depth, demo->fact), *rendered = NULL;
-    const size_t cap = hidden ? strlen(hidden) + strlen(demo->question) + 3 : 0;
-    char *content = hidden ? malloc(cap) : NULL;
+    char *hidden = needle_hide(text, size, demo->options->depth, demo->fact);
+    char *content = hidden ? join(hidden, "\n\n", demo->question) : NULL, *rendered = NULL, *prompt = NULL;
     size_t length = 0;
     int code = content ? EXIT_DONE : fail("no memory for the prompt");
     if (content) {
-        snprintf(content, cap, "%s\n\n%s", hidden, demo->question);
         const ca_message message = { "user", content };
         const ca_status status = ca_chat_render(demo->engine.tokenizer, &message, 1, true, &rendered, &length);
-        code = status == CA_OK ? engine_tokenize(&demo->engine, rendered, length, CA_TOK_PARSE_SPECIAL, &demo->ids, &demo->n_ids)
-                               : fail_library(status);
+        if (status != CA_OK) code = fail_library(status);
     }
+    if (rendered && !(prompt = join(rendered, "", demo->answer_start))) code = fail("no memory for the prompt");
+    if (prompt) code = engine_tokenize(&demo->engine, prompt, strlen(prompt), CA_TOK_PARSE_SPECIAL, &demo->ids, &demo->n_ids);
+    free(prompt);
     ca_free(rendered);
     free(content);
     free(hidden);
@@ -342,6 +352,7 @@ static int run(const struct options *options)
         .options = options,
         .fact = options->fact ? options->fact : FACT,
         .question = options->ask ? options->ask : QUESTION,
+        .answer_start = options->answer_start ? options->answer_start : ANSWER_START,
         .expected = options->expect ? options->expect : EXPECTED,
     };
     char *text = NULL;

@@ -46,6 +46,8 @@ static const struct spec specs[] = {
     { "from", 0, INTEGER, AT(from), 1, U32, "I", "1", CMD_PERPLEXITY, 0, "score tokens from the I-th on, counted from 0" },
     { "ask", 0, TEXT, AT(ask), 0, 0, "TEXT", NULL, CMD_RUN | CMD_DEMO, 0, "question put after the text" },
     { "fact", 0, TEXT, AT(fact), 0, 0, "TEXT", NULL, CMD_DEMO, 0, "the sentence to hide" },
+    { "answer-start", 0, TEXT, AT(answer_start), 0, 0, "TEXT", NULL, CMD_DEMO, 0,
+      "words with which the answer starts; may be empty" },
     { "expect", 0, TEXT, AT(expect), 0, 0, "TEXT", NULL, CMD_DEMO, 0, "what a right answer contains" },
     { "depth", 0, REAL, AT(depth), 0, 1, "X", "0.5", CMD_DEMO, 0, "where the fact is hidden: 0 = at the start, 1 = at the end" },
     { "length", 0, INTEGER, AT(length), 64, U32, "N", NULL, CMD_DEMO, 0, "use about the first N tokens of the text only" },

@@ -7,7 +7,7 @@
 
 /* Integers below 0 and floats that are NaN are not given: the library's default holds (see method.h). */
 struct options {
-    const char *model, *file, *prompt, *ask, *out, *tokens, *text, *csv, *methods, *lengths, *fact, *expect;
+    const char *model, *file, *prompt, *ask, *out, *tokens, *text, *csv, *methods, *lengths, *fact, *expect, *answer_start;
     const char *selector, *executor, *isa;
     int64_t max_tokens, seed, context, chunk, page, threads;
     int64_t sink, window, min_budget, last_dense, last_mute, heads_per_row, dense_tail;

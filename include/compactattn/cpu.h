@@ -24,10 +24,10 @@ CA_API ca_dtype ca_kern_dtype(const ca_kern *kern);
 
 /* One line of `compactattn doctor`. */
 typedef struct ca_kern_report {
-    const char *name;  /* static */
-    bool usable;       /* this CPU can run it */
-    bool chosen;       /* ca_kern_choose(isa) returns it */
-    char why[128];     /* why it is refused; empty when chosen */
+    const char *name; /* static */
+    bool usable;      /* this CPU can run it */
+    bool chosen;      /* ca_kern_choose(isa) returns it */
+    char why[128];    /* why it is refused; empty when chosen */
 } ca_kern_report;
 
 /* Fills out[0..max) best first and returns how many kernel sets the build holds. Thread-safe. */

@@ -31,6 +31,9 @@ typedef struct ca_select_opt {
 /* The defaults that docs/quality.md explains. */
 CA_API void ca_select_defaults(ca_selector selector, ca_select_opt *out);
 
+/* CA_E_ARG names the option that is out of its range. Sessions call it when they are created. */
+CA_API ca_status ca_select_check(const ca_select_opt *opt);
+
 /* CA_SUMMARY_* bits that the selector needs the cache to keep. */
 CA_API uint32_t ca_select_summaries(const ca_select_opt *opt);
 

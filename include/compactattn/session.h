@@ -16,13 +16,13 @@ typedef enum ca_executor { CA_EXEC_DENSE = 0, CA_EXEC_BLOCK_SPARSE = 1, CA_EXEC_
 
 typedef struct ca_session_opt {
     ca_executor executor;
-    ca_select_opt select;   /* CA_SELECT_NONE goes with CA_EXEC_DENSE only, and the other way round */
+    ca_select_opt select; /* CA_SELECT_NONE goes with CA_EXEC_DENSE only, and the other way round */
     ca_table_opt table;
-    uint32_t dense_tail;    /* the last tokens of each ca_session_prefill call attend densely (the question) */
-    uint32_t context;       /* tokens; 0 = the model's own context length, which is also the maximum */
-    uint32_t chunk;         /* tokens per chunk, >= 1 */
-    uint32_t page_tokens;   /* 32, 64 or 128 */
-    int n_threads;          /* 0 = all */
+    uint32_t dense_tail;  /* the last tokens of each ca_session_prefill call attend densely (the question) */
+    uint32_t context;     /* tokens; 0 = the model's own context length, which is also the maximum */
+    uint32_t chunk;       /* tokens per chunk, >= 1 */
+    uint32_t page_tokens; /* 32, 64 or 128 */
+    int n_threads;        /* 0 = all */
 } ca_session_opt;
 
 /* Defaults for an executor: chunk 1024, page 128, and the selector settings that docs/quality.md explains. */
@@ -85,10 +85,10 @@ CA_API ca_status ca_sample(ca_sampler *sampler, const float *logits, uint32_t vo
 typedef struct ca_session_stats {
     uint32_t prefill_tokens, decode_tokens, n_chunks;
     double prefill_ms, decode_ms;
-    double attention_ms; /* prefill: select_ms + table + kernel, from q, k, v in cache to attention output */
-    double select_ms;    /* block scores, mask, unions, table */
-    double kernel_ms;    /* the attention kernel alone */
-    double gemm_ms;      /* matrix products of prefill */
+    double attention_ms;  /* prefill: select_ms + table + kernel, from q, k, v in cache to attention output */
+    double select_ms;     /* block scores, mask, unions, table */
+    double kernel_ms;     /* the attention kernel alone */
+    double gemm_ms;       /* matrix products of prefill */
     double kept_fraction; /* (query, past page) pairs read / those of dense, over chunks that have a past; 1 when none */
     double gflop;         /* floating-point operations that prefill executed (matrix products and attention), in 1e9 */
     uint64_t kv_bytes, workspace_bytes;

@@ -20,7 +20,7 @@ typedef struct ca_workspace {
 
 /* The chunk of queries that a mask or table speaks of. Positions are absolute: the chunk may start and end anywhere. */
 typedef struct ca_chunk {
-    uint32_t seq;      /* sequence in the cache */
+    uint32_t seq; /* sequence in the cache */
     uint32_t layer;
     uint32_t pos;      /* absolute position of the chunk's first token */
     uint32_t n_tokens; /* tokens in the chunk, all of them already appended to the cache */
@@ -30,10 +30,10 @@ typedef struct ca_chunk {
 /* Q block i of a chunk covers absolute positions [(first_qblock+i)*page_tokens, +page_tokens) cut to the chunk; K block j covers
  * [j*page_tokens, (j+1)*page_tokens). */
 typedef struct ca_mask {
-    uint64_t *bits;        /* [n_heads][n_qblocks][words], bit j of a row = K block j is read, LSB first; causal inside */
+    uint64_t *bits; /* [n_heads][n_qblocks][words], bit j of a row = K block j is read, LSB first; causal inside */
     uint32_t n_heads, n_qblocks, n_kblocks;
-    uint32_t words;        /* ceil(n_kblocks / 64) */
-    uint32_t first_qblock; /* absolute index of Q block 0 = chunk.pos / page_tokens */
+    uint32_t words;                 /* ceil(n_kblocks / 64) */
+    uint32_t first_qblock;          /* absolute index of Q block 0 = chunk.pos / page_tokens */
     uint32_t first_token, n_tokens; /* absolute positions of the queries the mask covers: [first_token, +n_tokens) */
 } ca_mask;
 

@@ -32,8 +32,8 @@ typedef struct ca_detokenizer {
 /* Appends the text of one token to the decoder and writes what is complete to buf (a terminated string). *len receives the bytes
  * written, without the terminator. CA_E_ARG for an id outside the vocabulary, CA_E_WORKSPACE when buf is too small (cap of
  * ca_tokenizer_max_piece() + 8 always suffices). Special tokens give no text unless show_special. */
-CA_API ca_status ca_detokenize(const ca_tokenizer *tok, ca_detokenizer *state, uint32_t id, bool show_special, char *buf, size_t cap,
-                               size_t *len);
+CA_API ca_status ca_detokenize(const ca_tokenizer *tok, ca_detokenizer *state, uint32_t id, bool show_special, char *buf,
+                               size_t cap, size_t *len);
 /* What is left in the decoder at the end: an incomplete character becomes U+FFFD. */
 CA_API ca_status ca_detokenize_end(ca_detokenizer *state, char *buf, size_t cap, size_t *len);
 CA_API size_t ca_tokenizer_max_piece(const ca_tokenizer *tok);

@@ -68,7 +68,7 @@ static ca_status plan(const ca_table *table, ca_workspace *ws, job **jobs, uint3
     for (uint32_t r = 0; r < table->n_rows; r++) {
         const uint32_t n = table->rows[r].n_heads * table->rows[r].n_tokens;
         const uint32_t step = n > 0 ? job_vectors(n) : 1;
-        for (uint32_t v = 0; v < n; v += step) (*jobs)[--at] = (job){.row = r, .first = v, .count = ca_min_u32(step, n - v)};
+        for (uint32_t v = 0; v < n; v += step) (*jobs)[--at] = (job){ .row = r, .first = v, .count = ca_min_u32(step, n - v) };
     }
     return CA_OK;
 }
@@ -89,7 +89,7 @@ ca_status ca_attend(const ca_cache *cache, const ca_table *table, float scale, c
     unsigned char *scratch = scratch_mem;
     for (size_t i = 0; i < table->n_pages; i++) {
         const ca_page_info *info = &cache->info[table->pages[i]];
-        refs[i] = (ca_page_ref){.data = ca_page_data(cache, table->pages[i]), .pos = info->pos, .len = info->len};
+        refs[i] = (ca_page_ref){ .data = ca_page_data(cache, table->pages[i]), .pos = info->pos, .len = info->len };
     }
     const uint32_t dim = cache->opt.head_dim;
     const size_t out_bytes = out_type == CA_F32 ? 4 : 2;

@@ -24,7 +24,7 @@ static void attend_one(const ca_cache *cache, const ca_table *table, const ca_ro
 {
     const uint32_t bs = cache->opt.page_tokens, dim = cache->opt.head_dim;
     const ca_kern *kern = cache->opt.kern;
-    double top = -INFINITY, sum = 0.0, acc[256] = {0};
+    double top = -INFINITY, sum = 0.0, acc[256] = { 0 };
     for (uint32_t i = 0; i < row->n_pages; i++) {
         const uint32_t page = table->pages[row->first_page + i];
         for (uint32_t t = 0; t < cache->info[page].len && cache->info[page].pos + t <= pos; t++) {

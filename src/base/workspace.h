@@ -12,8 +12,7 @@ static inline ca_status ca_ws_take(ca_workspace *ws, const char *who, size_t n, 
     size_t need = 0, end = 0;
     CA_TRY(ca_mul_size(n, bytes, &need));
     CA_TRY(ca_add_size(ws->used, ca_align_up(need, 64), &end));
-    if (end > ws->size)
-        return ca_fail(CA_E_WORKSPACE, "%s: %zu bytes of workspace needed, %zu given", who, end, ws->size);
+    if (end > ws->size) return ca_fail(CA_E_WORKSPACE, "%s: %zu bytes of workspace needed, %zu given", who, end, ws->size);
     *out = ws->base + ws->used;
     ws->used = end;
     return CA_OK;

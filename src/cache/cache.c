@@ -24,7 +24,8 @@ static ca_status check(const ca_cache_opt *o)
     if (o->page_tokens != 32 && o->page_tokens != 64 && o->page_tokens != 128)
         return ca_fail(CA_E_ARG, "cache: page_tokens %u is not 32, 64 or 128", o->page_tokens);
     if (o->capacity_tokens > UINT32_MAX / 2)
-        return ca_fail(CA_E_ARG, "cache: capacity of %llu tokens is above %u", (unsigned long long)o->capacity_tokens, UINT32_MAX / 2);
+        return ca_fail(CA_E_ARG, "cache: capacity of %llu tokens is above %u", (unsigned long long)o->capacity_tokens,
+                       UINT32_MAX / 2);
     return CA_OK;
 }
 
@@ -38,7 +39,7 @@ static ca_status arena_part(sizes *s, size_t n, size_t bytes, size_t *part)
 
 static ca_status measure(const ca_cache_opt *o, sizes *s)
 {
-    *s = (sizes){0};
+    *s = (sizes){ 0 };
     CA_TRY(ca_mul_size(o->max_seqs, o->n_layers, &s->n_lens));
     CA_TRY(ca_mul_size(s->n_lens, o->n_kv_heads, &s->n_heads));
     s->blocks_cap = ca_align_up(ca_ceil_div((uint32_t)o->capacity_tokens, o->page_tokens), MEAN_PANEL);
@@ -94,8 +95,12 @@ ca_status ca_cache_create(const ca_cache_opt *opt, ca_cache **out)
         free(c);
         return ca_fail(CA_E_MEMORY, "cache: %zu bytes of KV pages cannot be mapped: use a shorter context", s.total);
     }
-    *c = (ca_cache){.opt = *opt, .page_bytes = s.page_bytes, .n_pages = (uint32_t)s.n_pages,
-                    .blocks_cap = (uint32_t)s.blocks_cap, .data = data, .arena = arena};
+    *c = (ca_cache){ .opt = *opt,
+                     .page_bytes = s.page_bytes,
+                     .n_pages = (uint32_t)s.n_pages,
+                     .blocks_cap = (uint32_t)s.blocks_cap,
+                     .data = data,
+                     .arena = arena };
     unsigned char *at = arena;
     c->heads = (ca_head *)(void *)at, at += s.heads;
     c->lens = (uint32_t *)(void *)at, at += s.lens;
@@ -155,7 +160,7 @@ static void put_block(const ca_cache *c, const ca_head *head, uint32_t block, ui
 {
     const uint32_t bs = c->opt.page_tokens, dim = c->opt.head_dim;
     ca_page_info *info = &c->info[head->pages[block]];
-    float sum[256] = {0};
+    float sum[256] = { 0 };
     if (head->mean_k && slot > 0)
         for (uint32_t d = 0; d < dim; d++) sum[d] = head->open_sum[d];
     c->opt.kern->page_put(ca_page_data(c, head->pages[block]), bs, dim, slot, n, k, v, stride, head->mean_k ? sum : NULL);
@@ -209,12 +214,12 @@ ca_status ca_cache_append(ca_cache *cache, uint32_t seq, uint32_t layer, const f
         for (uint32_t b = have; b < want; b++) {
             const uint32_t page = cache->free_pages[--cache->n_free];
             head->pages[b] = page;
-            cache->info[page] = (ca_page_info){.pos = b * bs, .len = 0, .head = (uint32_t)(head - cache->heads)};
+            cache->info[page] = (ca_page_info){ .pos = b * bs, .len = 0, .head = (uint32_t)(head - cache->heads) };
             /* A page that was in use holds old values; slots past the end must be zero for the kernels. */
             if ((uint64_t)(b + 1) * bs > (uint64_t)*len + n_tokens) memset(ca_page_data(cache, page), 0, cache->page_bytes);
         }
     }
-    const append a = {cache, seq, layer, *len, n_tokens, k, v, stride};
+    const append a = { cache, seq, layer, *len, n_tokens, k, v, stride };
     put_blocks(&a, first, first + 1);
     put_blocks(&a, first + 1, want);
     *len += n_tokens;
@@ -234,7 +239,7 @@ static void reopen_block(const ca_cache *c, const ca_head *head, uint32_t block,
     const uint32_t page = head->pages[block];
     unsigned char *data = ca_page_data(c, page);
     const size_t elt = 4 / kern->ks;
-    float sum[256] = {0};
+    float sum[256] = { 0 };
     for (uint32_t t = 0; t < c->info[page].len; t++)
         for (uint32_t d = 0; d < dim; d++) {
             unsigned char *ke = data + ca_page_k_index(kern, bs, dim, t, d) * elt;
@@ -262,7 +267,7 @@ ca_status ca_cache_truncate(ca_cache *cache, uint32_t seq, uint32_t n_tokens)
 {
     CA_TRY(check_seq(cache, seq, 0));
     const uint32_t bs = cache->opt.page_tokens;
-    const float zero[256] = {0};
+    const float zero[256] = { 0 };
     for (uint32_t layer = cache->opt.n_layers; layer-- > 0;) {
         uint32_t *len = len_of(cache, seq, layer);
         if (*len <= n_tokens) continue;
@@ -338,8 +343,7 @@ ca_status ca_page_mean_k(const ca_cache *cache, uint32_t page, float *mean)
 
 ca_status ca_cache_swap_pages(ca_cache *cache, uint32_t a, uint32_t b)
 {
-    if (a >= cache->n_pages || b >= cache->n_pages)
-        return ca_fail(CA_E_ARG, "cache: pages %u and %u of %u", a, b, cache->n_pages);
+    if (a >= cache->n_pages || b >= cache->n_pages) return ca_fail(CA_E_ARG, "cache: pages %u and %u of %u", a, b, cache->n_pages);
     if (cache->info[a].len == 0 || cache->info[b].len == 0) return ca_fail(CA_E_ARG, "cache: a page to swap is not in use");
     unsigned char *pa = ca_page_data(cache, a), *pb = ca_page_data(cache, b);
     for (size_t i = 0; i < cache->page_bytes; i++) {

@@ -8,9 +8,9 @@
 
 /* One (sequence, layer, KV head): its pages in order, and the summaries of their blocks. */
 typedef struct ca_head {
-    uint32_t *pages;   /* [blocks_cap] page ids */
-    float *mean_k;     /* [blocks_cap/16][head_dim][16]: mean key of each block, in panels; NULL without the summary */
-    float *open_sum;   /* [head_dim]: sum of the keys of the last, unfinished block */
+    uint32_t *pages; /* [blocks_cap] page ids */
+    float *mean_k;   /* [blocks_cap/16][head_dim][16]: mean key of each block, in panels; NULL without the summary */
+    float *open_sum; /* [head_dim]: sum of the keys of the last, unfinished block */
 } ca_head;
 
 typedef struct ca_page_info {
@@ -26,8 +26,8 @@ struct ca_cache {
     ca_page_info *info;           /* [n_pages] */
     uint32_t *free_pages;         /* stack */
     uint32_t n_free;
-    ca_head *heads;   /* [max_seqs][n_layers][n_kv_heads] */
-    uint32_t *lens;   /* [max_seqs][n_layers] */
+    ca_head *heads;       /* [max_seqs][n_layers][n_kv_heads] */
+    uint32_t *lens;       /* [max_seqs][n_layers] */
     unsigned char *arena; /* everything but data */
 };
 

@@ -23,7 +23,8 @@ ca_status ca_table_create(const ca_cache *cache, const ca_chunk *chunk, ca_works
     CA_TRY(ca_chunk_check(cache, chunk));
     const uint32_t nq = max_qblocks(cache, chunk->n_tokens);
     const size_t nk = ca_ceil_div(chunk->pos + chunk->n_tokens, cache->opt.page_tokens);
-    *out = (ca_table){.chunk = *chunk, .max_rows = chunk->n_heads * (nq + 2), .max_pages = chunk->n_heads * (size_t)(nq + 2) * nk};
+    *out =
+        (ca_table){ .chunk = *chunk, .max_rows = chunk->n_heads * (nq + 2), .max_pages = chunk->n_heads * (size_t)(nq + 2) * nk };
     void *rows = NULL, *pages = NULL;
     CA_TRY(ca_ws_take(ws, "table rows", out->max_rows, sizeof(ca_row), &rows));
     CA_TRY(ca_ws_take(ws, "table pages", out->max_pages, sizeof(uint32_t), &pages));
@@ -66,8 +67,8 @@ ca_status ca_table_add_dense(const ca_cache *cache, uint32_t first, uint32_t n, 
     const uint32_t group = c->n_heads / cache->opt.n_kv_heads;
     const uint32_t n_blocks = ca_ceil_div(c->pos + first + n, cache->opt.page_tokens);
     for (uint32_t kv = 0; kv < cache->opt.n_kv_heads; kv++)
-        CA_TRY(add_row(cache, table,
-                       (ca_row){.kv_head = kv, .head = kv * group, .n_heads = group, .token = first, .n_tokens = n}, NULL, n_blocks));
+        CA_TRY(add_row(cache, table, (ca_row){ .kv_head = kv, .head = kv * group, .n_heads = group, .token = first, .n_tokens = n },
+                       NULL, n_blocks));
     return CA_OK;
 }
 
@@ -117,7 +118,8 @@ static ca_status add_rows(const ca_cache *cache, const ca_mask *mask, uint32_t h
             /* The chunk's blocks before the mask's first token belong to the current chunk, too. */
             if (open) open_blocks(bits, table->chunk.pos / bs, block + n);
             const ca_row row = {
-                .kv_head = h / group, .head = h, .n_heads = heads, .token = from - table->chunk.pos, .n_tokens = to - from};
+                .kv_head = h / group, .head = h, .n_heads = heads, .token = from - table->chunk.pos, .n_tokens = to - from
+            };
             CA_TRY(add_row(cache, table, row, bits, block + n));
         }
     return CA_OK;
@@ -153,7 +155,7 @@ static uint64_t visible(uint64_t page_pos, uint64_t len, uint64_t pos, uint64_t 
 void ca_table_measure(const ca_cache *cache, const ca_table *table, ca_table_count *out)
 {
     const uint64_t start = table->chunk.pos;
-    *out = (ca_table_count){0};
+    *out = (ca_table_count){ 0 };
     for (uint32_t r = 0; r < table->n_rows; r++) {
         const ca_row *row = &table->rows[r];
         const uint64_t pos = start + row->token, n = row->n_tokens;

@@ -18,12 +18,12 @@ enum { ATTN_SLACK = 6, ATTN_TILES = CA_ATTN_BLOCK / V_TILE_MR };
 _Static_assert((int)V_TILE_MR == (int)CA_ATTN_TILE && CA_ATTN_BLOCK % CA_ATTN_TILE == 0, "a block is whole tiles");
 
 typedef struct attn_scratch {
-    float *q;   /* units [ATTN_TILES][head_dim/KS][V_TILE_MR] */
-    v_elt *p;   /* [CA_ATTN_BLOCK][page_tokens] */
-    float *o;   /* [CA_ATTN_BLOCK][head_dim] */
-    float *l;   /* [CA_ATTN_BLOCK][VW] partial sums of probabilities */
-    float *m;   /* [CA_ATTN_BLOCK] */
-    float *bar; /* [CA_ATTN_BLOCK] raw score above which m must rise: (m + SLACK) / (scale log2 e) */
+    float *q;     /* units [ATTN_TILES][head_dim/KS][V_TILE_MR] */
+    v_elt *p;     /* [CA_ATTN_BLOCK][page_tokens] */
+    float *o;     /* [CA_ATTN_BLOCK][head_dim] */
+    float *l;     /* [CA_ATTN_BLOCK][VW] partial sums of probabilities */
+    float *m;     /* [CA_ATTN_BLOCK] */
+    float *bar;   /* [CA_ATTN_BLOCK] raw score above which m must rise: (m + SLACK) / (scale log2 e) */
     int32_t *pos; /* [CA_ATTN_BLOCK] absolute position of the query vector */
 } attn_scratch;
 
@@ -64,9 +64,8 @@ static __attribute__((noinline)) void attn_raise(const attn_scratch *s, uint32_t
 
 /* Scores and probabilities of mr query vectors against nv*VW tokens of a K panel.
  * seen[r] = tokens of the panel that vector r may see (used when masked). */
-V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const attn_scratch *s, uint32_t row0,
-                           const float *q, const float *k, uint32_t head_dim, uint32_t page_tokens, uint32_t t0, float c,
-                           const int *seen)
+V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const attn_scratch *s, uint32_t row0, const float *q,
+                           const float *k, uint32_t head_dim, uint32_t page_tokens, uint32_t t0, float c, const int *seen)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
 #pragma GCC unroll 8

@@ -19,10 +19,10 @@ static const struct {
     const char *name;
     const ca_kern *kern;
 } sets[] = {
-    {"avx512bf16", ON_X86(&ca_kern_avx512bf16)},
-    {"avx512", ON_X86(&ca_kern_avx512)},
-    {"avx2", ON_X86(&ca_kern_avx2)},
-    {"scalar", &ca_kern_scalar},
+    { "avx512bf16", ON_X86(&ca_kern_avx512bf16) },
+    { "avx512", ON_X86(&ca_kern_avx512) },
+    { "avx2", ON_X86(&ca_kern_avx2) },
+    { "scalar", &ca_kern_scalar },
 };
 enum { N_SETS = sizeof sets / sizeof sets[0] };
 
@@ -30,9 +30,9 @@ static const struct {
     uint32_t bit;
     const char *name;
 } flags[] = {
-    {CA_CPU_AVX2_FMA, "avx2+fma"},
-    {CA_CPU_AVX512, "avx512f+bw+dq+vl"},
-    {CA_CPU_AVX512_BF16, "avx512_bf16"},
+    { CA_CPU_AVX2_FMA, "avx2+fma" },
+    { CA_CPU_AVX512, "avx512f+bw+dq+vl" },
+    { CA_CPU_AVX512_BF16, "avx512_bf16" },
 };
 enum { N_FLAGS = sizeof flags / sizeof flags[0] };
 
@@ -94,7 +94,7 @@ size_t ca_kern_reports(const char *isa, ca_kern_report *out, size_t max)
     bool found = !is_auto(isa) && (first == N_SETS || !fits(first, features)); /* ca_kern_choose refuses such a cap */
     for (size_t i = 0; i < N_SETS && i < max; i++) {
         ca_kern_report *r = &out[i];
-        *r = (ca_kern_report){.name = sets[i].name, .usable = fits(i, features)};
+        *r = (ca_kern_report){ .name = sets[i].name, .usable = fits(i, features) };
         r->chosen = r->usable && !found && i >= first;
         found = found || r->chosen;
         if (r->chosen) continue;
@@ -147,8 +147,7 @@ void ca_cpu_flags(char *buf, size_t len)
     size_t at = 0;
     if (len > 0) buf[0] = 0;
     for (size_t f = 0; f < N_FLAGS; f++)
-        if ((features & flags[f].bit) && at < len)
-            at += (size_t)snprintf(buf + at, len - at, "%s%s", at ? " " : "", flags[f].name);
+        if ((features & flags[f].bit) && at < len) at += (size_t)snprintf(buf + at, len - at, "%s%s", at ? " " : "", flags[f].name);
 }
 
 static double now(void)

@@ -32,7 +32,7 @@ typedef struct ca_attn_job {
     const ca_page_ref *pages;
     uint32_t n_pages;
     uint32_t page_tokens, head_dim;
-    const float *q; /* of the row's first token and first head */
+    const float *q;  /* of the row's first token and first head */
     size_t q_stride; /* floats between tokens */
     void *o;
     size_t o_stride; /* elements between tokens */

@@ -116,7 +116,7 @@ static void convert(const float *x, size_t n, void *out)
 static double peak(uint64_t iters)
 {
     volatile float sink;
-    float a[8] = {0};
+    float a[8] = { 0 };
     for (uint64_t it = 0; it < iters; it++)
         for (int i = 0; i < 8; i++) a[i] = a[i] * 0.999F + (float)i;
     sink = a[0] + a[1] + a[2] + a[3] + a[4] + a[5] + a[6] + a[7];

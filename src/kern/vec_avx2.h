@@ -14,18 +14,54 @@ typedef float v_elt;
 
 #define V_INLINE static inline __attribute__((always_inline))
 
-V_INLINE vf v_load(const float *p) { return _mm256_loadu_ps(p); }
-V_INLINE void v_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
-V_INLINE vf v_set1(float a) { return _mm256_set1_ps(a); }
-V_INLINE vf v_zero(void) { return _mm256_setzero_ps(); }
-V_INLINE vf v_add(vf a, vf b) { return _mm256_add_ps(a, b); }
-V_INLINE vf v_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
-V_INLINE vf v_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
-V_INLINE vf v_div(vf a, vf b) { return _mm256_div_ps(a, b); }
-V_INLINE vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); }
-V_INLINE vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
-V_INLINE vf v_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
-V_INLINE bool v_any_gt(vf a, float b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, v_set1(b), _CMP_GT_OQ)) != 0; }
+V_INLINE vf v_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+V_INLINE void v_store(float *p, vf a)
+{
+    _mm256_storeu_ps(p, a);
+}
+V_INLINE vf v_set1(float a)
+{
+    return _mm256_set1_ps(a);
+}
+V_INLINE vf v_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+V_INLINE vf v_add(vf a, vf b)
+{
+    return _mm256_add_ps(a, b);
+}
+V_INLINE vf v_sub(vf a, vf b)
+{
+    return _mm256_sub_ps(a, b);
+}
+V_INLINE vf v_mul(vf a, vf b)
+{
+    return _mm256_mul_ps(a, b);
+}
+V_INLINE vf v_div(vf a, vf b)
+{
+    return _mm256_div_ps(a, b);
+}
+V_INLINE vf v_max(vf a, vf b)
+{
+    return _mm256_max_ps(a, b);
+}
+V_INLINE vf v_fma(vf a, vf b, vf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+V_INLINE vf v_fnma(vf a, vf b, vf c)
+{
+    return _mm256_fnmadd_ps(a, b, c);
+}
+V_INLINE bool v_any_gt(vf a, float b)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, v_set1(b), _CMP_GT_OQ)) != 0;
+}
 
 V_INLINE float v_hmax(vf a)
 {
@@ -45,7 +81,10 @@ V_INLINE vm v_first(int n)
 {
     return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
 }
-V_INLINE vf v_select(vm m, vf yes, vf no) { return _mm256_blendv_ps(no, yes, m); }
+V_INLINE vf v_select(vm m, vf yes, vf no)
+{
+    return _mm256_blendv_ps(no, yes, m);
+}
 
 /* 2^x, relative error below 2e-7; 0 for x < -126. Degree-6 minimax polynomial on [-0.5, 0.5]. */
 V_INLINE vf v_exp2(vf x)
@@ -65,15 +104,30 @@ V_INLINE vf v_exp2(vf x)
     return _mm256_andnot_ps(tiny, v_mul(p, _mm256_castsi256_ps(e)));
 }
 
-V_INLINE vf v_dot(vf acc, vf a, vf b) { return _mm256_fmadd_ps(a, b, acc); }
-V_INLINE vf v_exp2_prob(vf x) { return v_exp2(x); }
-V_INLINE void v_store_elts(v_elt *p, vf a) { v_store(p, a); }
+V_INLINE vf v_dot(vf acc, vf a, vf b)
+{
+    return _mm256_fmadd_ps(a, b, acc);
+}
+V_INLINE vf v_exp2_prob(vf x)
+{
+    return v_exp2(x);
+}
+V_INLINE void v_store_elts(v_elt *p, vf a)
+{
+    v_store(p, a);
+}
 V_INLINE void v_store_elts2(v_elt *p, vf a, vf b)
 {
     v_store(p, a);
     v_store(p + VW, b);
 }
-V_INLINE v_elt v_elt_of(float a) { return a; }
-V_INLINE float v_elt_float(v_elt a) { return a; }
+V_INLINE v_elt v_elt_of(float a)
+{
+    return a;
+}
+V_INLINE float v_elt_float(v_elt a)
+{
+    return a;
+}
 
 #endif

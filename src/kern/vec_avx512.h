@@ -13,27 +13,73 @@ enum { VW = 16, V_TILE_NV = 4, V_TILE_MR = 6 };
 
 #define V_INLINE static inline __attribute__((always_inline))
 
-V_INLINE vf v_load(const float *p) { return _mm512_loadu_ps(p); }
-V_INLINE void v_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
-V_INLINE vf v_set1(float a) { return _mm512_set1_ps(a); }
-V_INLINE vf v_zero(void) { return _mm512_setzero_ps(); }
-V_INLINE vf v_add(vf a, vf b) { return _mm512_add_ps(a, b); }
-V_INLINE vf v_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
-V_INLINE vf v_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
-V_INLINE vf v_div(vf a, vf b) { return _mm512_div_ps(a, b); }
-V_INLINE vf v_max(vf a, vf b) { return _mm512_max_ps(a, b); }
-V_INLINE vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
-V_INLINE vf v_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
-V_INLINE float v_hmax(vf a) { return _mm512_reduce_max_ps(a); }
-V_INLINE float v_hadd(vf a) { return _mm512_reduce_add_ps(a); }
-V_INLINE bool v_any_gt(vf a, float b) { return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_GT_OQ) != 0; }
+V_INLINE vf v_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+V_INLINE void v_store(float *p, vf a)
+{
+    _mm512_storeu_ps(p, a);
+}
+V_INLINE vf v_set1(float a)
+{
+    return _mm512_set1_ps(a);
+}
+V_INLINE vf v_zero(void)
+{
+    return _mm512_setzero_ps();
+}
+V_INLINE vf v_add(vf a, vf b)
+{
+    return _mm512_add_ps(a, b);
+}
+V_INLINE vf v_sub(vf a, vf b)
+{
+    return _mm512_sub_ps(a, b);
+}
+V_INLINE vf v_mul(vf a, vf b)
+{
+    return _mm512_mul_ps(a, b);
+}
+V_INLINE vf v_div(vf a, vf b)
+{
+    return _mm512_div_ps(a, b);
+}
+V_INLINE vf v_max(vf a, vf b)
+{
+    return _mm512_max_ps(a, b);
+}
+V_INLINE vf v_fma(vf a, vf b, vf c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+V_INLINE vf v_fnma(vf a, vf b, vf c)
+{
+    return _mm512_fnmadd_ps(a, b, c);
+}
+V_INLINE float v_hmax(vf a)
+{
+    return _mm512_reduce_max_ps(a);
+}
+V_INLINE float v_hadd(vf a)
+{
+    return _mm512_reduce_add_ps(a);
+}
+V_INLINE bool v_any_gt(vf a, float b)
+{
+    return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_GT_OQ) != 0;
+}
 
 /* Lanes 0..n-1; n may be outside 0..VW. */
 V_INLINE vm v_first(int n)
 {
-    return n <= 0 ? (vm)0 : n >= VW ? (vm)0xffff : (vm)((1U << (unsigned)n) - 1U);
+    const unsigned count = n <= 0 ? 0U : n >= VW ? VW : (unsigned)n;
+    return (vm)((1U << count) - 1U);
 }
-V_INLINE vf v_select(vm m, vf yes, vf no) { return _mm512_mask_blend_ps(m, no, yes); }
+V_INLINE vf v_select(vm m, vf yes, vf no)
+{
+    return _mm512_mask_blend_ps(m, no, yes);
+}
 
 /* 2^x, relative error below 2e-7; 0 for very negative x. Degree-6 minimax polynomial on [-0.5, 0.5]. */
 V_INLINE vf v_exp2(vf x)
@@ -78,23 +124,44 @@ V_INLINE void v_store_elts2(v_elt *p, vf a, vf b)
 {
     _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(b, a));
 }
-V_INLINE v_elt v_elt_of(float a) { return ca_f32_to_bf16(a); }
-V_INLINE float v_elt_float(v_elt a) { return ca_bf16_to_f32(a); }
+V_INLINE v_elt v_elt_of(float a)
+{
+    return ca_f32_to_bf16(a);
+}
+V_INLINE float v_elt_float(v_elt a)
+{
+    return ca_bf16_to_f32(a);
+}
 #else
 enum { V_KS = 1 };
 #define V_TYPE CA_F32
 typedef float v_elt;
 
-V_INLINE vf v_dot(vf acc, vf a, vf b) { return _mm512_fmadd_ps(a, b, acc); }
-V_INLINE vf v_exp2_prob(vf x) { return v_exp2(x); }
-V_INLINE void v_store_elts(v_elt *p, vf a) { v_store(p, a); }
+V_INLINE vf v_dot(vf acc, vf a, vf b)
+{
+    return _mm512_fmadd_ps(a, b, acc);
+}
+V_INLINE vf v_exp2_prob(vf x)
+{
+    return v_exp2(x);
+}
+V_INLINE void v_store_elts(v_elt *p, vf a)
+{
+    v_store(p, a);
+}
 V_INLINE void v_store_elts2(v_elt *p, vf a, vf b)
 {
     v_store(p, a);
     v_store(p + VW, b);
 }
-V_INLINE v_elt v_elt_of(float a) { return a; }
-V_INLINE float v_elt_float(v_elt a) { return a; }
+V_INLINE v_elt v_elt_of(float a)
+{
+    return a;
+}
+V_INLINE float v_elt_float(v_elt a)
+{
+    return a;
+}
 #endif
 
 #endif

@@ -9,9 +9,9 @@
 
 enum {
     ALIGNMENT = 64,
-    MODEL_M = 1024,          /* the m for which weights are laid out */
-    PANEL_FLOATS = 1 << 18,  /* a packing panel holds about this many weights */
-    PANEL_MULTIPLE = 192     /* rows of a panel: a multiple of every column block of oneDNN (16, 32, 48, 64) */
+    MODEL_M = 1024,         /* the m for which weights are laid out */
+    PANEL_FLOATS = 1 << 18, /* a packing panel holds about this many weights */
+    PANEL_MULTIPLE = 192    /* rows of a panel: a multiple of every column block of oneDNN (16, 32, 48, 64) */
 };
 
 struct ca_gemm_engine {
@@ -64,7 +64,7 @@ static ca_status alloc_bytes(size_t bytes, const char *what, void **out)
 /* Descriptor of a row-major (or, transposed, column-major) matrix. */
 static ca_status plain_md(uint32_t rows, uint32_t cols, dnnl_data_type_t type, dnnl_format_tag_t tag, dnnl_memory_desc_t *md)
 {
-    const dnnl_dims_t dims = {rows, cols};
+    const dnnl_dims_t dims = { rows, cols };
     return check(dnnl_memory_desc_init_by_tag(md, 2, dims, type, tag), "a matrix");
 }
 
@@ -114,7 +114,7 @@ ca_status ca_gemm_engine_create(ca_dtype type, ca_gemm_engine **out)
     ca_gemm_engine *engine = calloc(1, sizeof *engine);
     if (engine == NULL) return ca_fail(CA_E_MEMORY, "matrix product: no memory for an engine");
     engine->type = type == CA_BF16 ? dnnl_bf16 : dnnl_f32;
-    ca_status st = CA_OK;
+    ca_status st;
     dnnl_memory_desc_t probe;
     CA_TRY_GOTO(check(dnnl_engine_create(&engine->engine, dnnl_cpu, 0), "a CPU engine"), failed);
     CA_TRY_GOTO(packed_md(engine, MODEL_M, MODEL_M, &probe), failed);
@@ -138,8 +138,8 @@ static ca_status pack_panel(const ca_gemm_engine *engine, dnnl_stream_t stream, 
 {
     dnnl_memory_desc_t from, to;
     CA_TRY(plain_md(weight->k, count, dnnl_f32, dnnl_ba, &from));
-    const dnnl_dims_t dims = {weight->k, count};
-    const dnnl_dims_t offsets = {0, first};
+    const dnnl_dims_t dims = { weight->k, count };
+    const dnnl_dims_t offsets = { 0, first };
     CA_TRY(check(dnnl_memory_desc_init_submemory(&to, &weight->md, dims, offsets), "a panel of a weight"));
 
     dnnl_primitive_desc_t pd = NULL;
@@ -151,7 +151,7 @@ static ca_status pack_panel(const ca_gemm_engine *engine, dnnl_stream_t stream, 
     CA_TRY_GOTO(check(dnnl_primitive_create(&reorder, pd), "packing"), done);
     CA_TRY_GOTO(check(dnnl_memory_create(&src, &from, engine->engine, rows), "a panel"), done);
     CA_TRY_GOTO(check(dnnl_memory_create(&dst, &to, engine->engine, weight->data), "a panel"), done);
-    const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, src}, {DNNL_ARG_TO, dst}};
+    const dnnl_exec_arg_t args[] = { { DNNL_ARG_FROM, src }, { DNNL_ARG_TO, dst } };
     CA_TRY_GOTO(check(dnnl_primitive_execute(reorder, stream, 2, args), "packing"), done);
     CA_TRY_GOTO(check(dnnl_stream_wait(stream), "packing"), done);
 done:
@@ -238,7 +238,7 @@ static void plan_clear(plan *p)
     dnnl_memory_destroy(p->a);
     dnnl_memory_destroy(p->c);
     dnnl_memory_destroy(p->scratch);
-    *p = (plan){0};
+    *p = (plan){ 0 };
 }
 
 void ca_gemm_runner_destroy(ca_gemm_runner *runner)
@@ -296,7 +296,9 @@ static ca_status find_plan(ca_gemm_runner *runner, const ca_gemm_weight *weight,
     if (runner->n_plans < CA_GEMM_PLANS) oldest = runner->n_plans++;
     plan *p = &runner->plans[oldest];
     plan_clear(p);
-    *p = (plan){.k = weight->k, .n = weight->n, .m = m, .n_threads = n_threads, .accumulate = accumulate, .last_use = runner->uses};
+    *p = (plan){
+        .k = weight->k, .n = weight->n, .m = m, .n_threads = n_threads, .accumulate = accumulate, .last_use = runner->uses
+    };
     const ca_status st = plan_compile(runner, weight, p);
     if (st != CA_OK) plan_clear(p); /* a cleared plan matches no shape and is the first to be replaced */
     *out = p;
@@ -313,10 +315,9 @@ ca_status ca_gemm_run(ca_gemm_runner *runner, const ca_gemm_weight *weight, cons
     CA_TRY(check(dnnl_memory_set_data_handle(p->a, (void *)(uintptr_t)a), "A"));
     CA_TRY(check(dnnl_memory_set_data_handle(p->c, c), "C"));
     CA_TRY(check(dnnl_memory_set_data_handle(p->scratch, runner->scratch), "scratch"));
-    const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, p->a},
-                                    {DNNL_ARG_WEIGHTS, weight->memory},
-                                    {DNNL_ARG_DST, p->c},
-                                    {DNNL_ARG_SCRATCHPAD, p->scratch}};
+    const dnnl_exec_arg_t args[] = {
+        { DNNL_ARG_SRC, p->a }, { DNNL_ARG_WEIGHTS, weight->memory }, { DNNL_ARG_DST, p->c }, { DNNL_ARG_SCRATCHPAD, p->scratch }
+    };
     CA_TRY(check(dnnl_primitive_execute(p->primitive, runner->stream, 4, args), "a product"));
     CA_TRY(check(dnnl_stream_wait(runner->stream), "a product"));
     runner->count.ms += (omp_get_wtime() - start) * 1e3;

@@ -8,7 +8,7 @@
 #include "model/weights.h"
 
 /* Tokens of one pass through the feed-forward network: its wide activations stay in the caches. */
-enum { FFN_BLOCK = 256 };
+enum { FFN_BLOCK = 512 };
 
 static size_t elem_bytes(const ca_model *model)
 {
@@ -44,15 +44,16 @@ static size_t lay_out(const ca_model *model, uint32_t max_tokens, unsigned char 
 
 size_t ca_acts_bytes(const ca_model *model, uint32_t max_tokens)
 {
-    ca_acts acts = {0};
+    ca_acts acts = { 0 };
     return lay_out(model, max_tokens, NULL, &acts);
 }
 
 ca_status ca_acts_create(const ca_model *model, uint32_t max_tokens, ca_acts *out)
 {
     const size_t bytes = ca_acts_bytes(model, max_tokens);
-    *out = (ca_acts){.memory = aligned_alloc(64, bytes)};
-    if (out->memory == NULL) return ca_fail(CA_E_MEMORY, "session: no memory for %zu bytes of activations: use a smaller chunk", bytes);
+    *out = (ca_acts){ .memory = aligned_alloc(64, bytes) };
+    if (out->memory == NULL)
+        return ca_fail(CA_E_MEMORY, "session: no memory for %zu bytes of activations: use a smaller chunk", bytes);
     (void)lay_out(model, max_tokens, out->memory, out);
     return CA_OK;
 }
@@ -60,7 +61,7 @@ ca_status ca_acts_create(const ca_model *model, uint32_t max_tokens, ca_acts *ou
 void ca_acts_destroy(ca_acts *acts)
 {
     free(acts->memory);
-    *acts = (ca_acts){0};
+    *acts = (ca_acts){ 0 };
 }
 
 void ca_layers_embed(const ca_model *model, const uint32_t *tokens, uint32_t n, uint32_t pos, ca_acts *acts)
@@ -86,7 +87,8 @@ static void *norm_rows(const ca_model *model, const float *weight, uint32_t firs
     const float *x = acts->x + (size_t)first * hidden;
 #pragma omp parallel for schedule(static) if (n > 1)
     for (uint32_t t = 0; t < n; t++)
-        model->kern->rmsnorm(x + (size_t)t * hidden, weight, model->info.rms_eps, hidden, h + (size_t)t * hidden * elem_bytes(model));
+        model->kern->rmsnorm(x + (size_t)t * hidden, weight, model->info.rms_eps, hidden,
+                             h + (size_t)t * hidden * elem_bytes(model));
     return h;
 }
 

@@ -42,8 +42,9 @@ static ca_status read_heads(ca_model *model)
         return ca_fail(CA_E_FORMAT, "%s: %u query heads cannot share %u KV heads evenly ('llama.attention.head_count_kv')", path,
                        info->n_heads, info->n_kv_heads);
     if (!ca_gguf_has(model->gguf, "llama.attention.key_length") && info->hidden % info->n_heads != 0)
-        return ca_fail(CA_E_FORMAT, "%s: embedding length %u is no multiple of %u heads and 'llama.attention.key_length' is missing",
-                       path, info->hidden, info->n_heads);
+        return ca_fail(CA_E_FORMAT,
+                       "%s: embedding length %u is no multiple of %u heads and 'llama.attention.key_length' is missing", path,
+                       info->hidden, info->n_heads);
     const uint32_t even_share = info->hidden / info->n_heads;
     uint32_t value_dim = 0;
     uint32_t rope_dim = 0;
@@ -51,10 +52,11 @@ static ca_status read_heads(ca_model *model)
     CA_TRY(ca_gguf_u32_or(model->gguf, "llama.attention.value_length", info->head_dim, &value_dim));
     CA_TRY(ca_gguf_u32_or(model->gguf, "llama.rope.dimension_count", info->head_dim, &rope_dim));
     if (info->head_dim % 16 != 0)
-        return ca_fail(CA_E_UNSUPPORTED, "%s: head dimension %u is not supported; it must be a multiple of 16", path, info->head_dim);
+        return ca_fail(CA_E_UNSUPPORTED, "%s: head dimension %u is not supported; it must be a multiple of 16", path,
+                       info->head_dim);
     if (value_dim != info->head_dim || rope_dim != info->head_dim)
-        return ca_fail(CA_E_UNSUPPORTED, "%s: key, value and rotated dimensions are %u, %u and %u; this build needs them equal", path,
-                       info->head_dim, value_dim, rope_dim);
+        return ca_fail(CA_E_UNSUPPORTED, "%s: key, value and rotated dimensions are %u, %u and %u; this build needs them equal",
+                       path, info->head_dim, value_dim, rope_dim);
     return CA_OK;
 }
 
@@ -64,13 +66,15 @@ static ca_status refuse_variants(const ca_model *model)
     const char *path = ca_gguf_path(model->gguf);
     ca_str scaling;
     uint32_t n_experts = 0;
-    CA_TRY(ca_gguf_str_or(model->gguf, "llama.rope.scaling.type", (ca_str){"none", 4}, &scaling));
+    CA_TRY(ca_gguf_str_or(model->gguf, "llama.rope.scaling.type", (ca_str){ "none", 4 }, &scaling));
     if (scaling.len != 4 || memcmp(scaling.data, "none", 4) != 0)
-        return ca_fail(CA_E_UNSUPPORTED, "%s: RoPE scaling '%.*s' is not supported ('llama.rope.scaling.type'); use a model without it",
-                       path, (int)(scaling.len < 32 ? scaling.len : 32), scaling.data);
+        return ca_fail(CA_E_UNSUPPORTED,
+                       "%s: RoPE scaling '%.*s' is not supported ('llama.rope.scaling.type'); use a model without it", path,
+                       (int)(scaling.len < 32 ? scaling.len : 32), scaling.data);
     CA_TRY(ca_gguf_u32_or(model->gguf, "llama.expert_count", 0, &n_experts));
     if (n_experts != 0)
-        return ca_fail(CA_E_UNSUPPORTED, "%s: %u experts ('llama.expert_count'): mixtures of experts are not supported", path, n_experts);
+        return ca_fail(CA_E_UNSUPPORTED, "%s: %u experts ('llama.expert_count'): mixtures of experts are not supported", path,
+                       n_experts);
     return CA_OK;
 }
 
@@ -110,8 +114,8 @@ static ca_status load_frequencies(ca_model *model)
     for (uint32_t i = 0; i < half; i++) {
         const double divisor = divisors != NULL ? (double)divisors[i] : 1.0;
         if (!(divisor > 0.0 && isfinite(divisor)))
-            st = ca_fail(CA_E_FORMAT, "%s: tensor 'rope_freqs.weight' holds %g at %u; it must be positive", ca_gguf_path(model->gguf),
-                         divisor, i);
+            st = ca_fail(CA_E_FORMAT, "%s: tensor 'rope_freqs.weight' holds %g at %u; it must be positive",
+                         ca_gguf_path(model->gguf), divisor, i);
         model->inv_freq[i] = pow((double)model->info.rope_theta, -2.0 * i / model->info.head_dim) / divisor;
     }
     free(divisors);
@@ -132,15 +136,16 @@ static ca_status load_layer(const ca_model *model, uint32_t l, ca_layer *layer)
     const uint32_t q_rows = info->n_heads * info->head_dim;
     const uint32_t kv_rows = info->n_kv_heads * info->head_dim;
     char a[NAME_LEN], b[NAME_LEN], c[NAME_LEN];
-    const ca_weight_part qkv[] = {{layer_tensor(a, l, "attn_q"), q_rows, info->head_dim},
-                                  {layer_tensor(b, l, "attn_k"), kv_rows, info->head_dim},
-                                  {layer_tensor(c, l, "attn_v"), kv_rows, 0}};
+    const ca_weight_part qkv[] = { { layer_tensor(a, l, "attn_q"), q_rows, info->head_dim },
+                                   { layer_tensor(b, l, "attn_k"), kv_rows, info->head_dim },
+                                   { layer_tensor(c, l, "attn_v"), kv_rows, 0 } };
     CA_TRY(ca_weight_matrix(model, info->hidden, qkv, 3, &layer->qkv));
-    const ca_weight_part gate_up[] = {{layer_tensor(a, l, "ffn_gate"), info->ffn, 0}, {layer_tensor(b, l, "ffn_up"), info->ffn, 0}};
+    const ca_weight_part gate_up[] = { { layer_tensor(a, l, "ffn_gate"), info->ffn, 0 },
+                                       { layer_tensor(b, l, "ffn_up"), info->ffn, 0 } };
     CA_TRY(ca_weight_matrix(model, info->hidden, gate_up, 2, &layer->gate_up));
-    const ca_weight_part o = {layer_tensor(a, l, "attn_output"), info->hidden, 0};
+    const ca_weight_part o = { layer_tensor(a, l, "attn_output"), info->hidden, 0 };
     CA_TRY(ca_weight_matrix(model, q_rows, &o, 1, &layer->o));
-    const ca_weight_part down = {layer_tensor(a, l, "ffn_down"), info->hidden, 0};
+    const ca_weight_part down = { layer_tensor(a, l, "ffn_down"), info->hidden, 0 };
     CA_TRY(ca_weight_matrix(model, info->ffn, &down, 1, &layer->down));
     CA_TRY(ca_weight_vector(model, layer_tensor(a, l, "attn_norm"), info->hidden, &layer->attn_norm));
     return ca_weight_vector(model, layer_tensor(a, l, "ffn_norm"), info->hidden, &layer->ffn_norm);
@@ -156,9 +161,10 @@ static bool is_one_of(ca_str name, const char *const *names, size_t n)
 /* A tensor that no line above reads (a bias, an expert, a layer too many) means another computation than this one. */
 static ca_status refuse_unread_tensors(const ca_model *model)
 {
-    static const char *const global[] = {"token_embd.weight", "output.weight", "output_norm.weight", "rope_freqs.weight"};
-    static const char *const layer[] = {"attn_norm.weight", "attn_q.weight",   "attn_k.weight",   "attn_v.weight",  "attn_output.weight",
-                                        "ffn_norm.weight",  "ffn_gate.weight", "ffn_down.weight", "ffn_up.weight"};
+    static const char *const global[] = { "token_embd.weight", "output.weight", "output_norm.weight", "rope_freqs.weight" };
+    static const char *const layer[] = { "attn_norm.weight", "attn_q.weight",      "attn_k.weight",
+                                         "attn_v.weight",    "attn_output.weight", "ffn_norm.weight",
+                                         "ffn_gate.weight",  "ffn_down.weight",    "ffn_up.weight" };
     for (size_t i = 0; i < ca_gguf_n_tensors(model->gguf); i++) {
         const ca_str name = ca_gguf_tensor_at(model->gguf, i)->name;
         if (is_one_of(name, global, sizeof global / sizeof *global)) continue;
@@ -168,7 +174,7 @@ static ca_status refuse_unread_tensors(const ca_model *model)
             for (; at < name.len && name.data[at] >= '0' && name.data[at] <= '9' && index < MAX_LAYERS; at++)
                 index = index * 10 + (uint64_t)(name.data[at] - '0');
         if (at > 4 && at < name.len && name.data[at] == '.' && index < model->info.n_layers &&
-            is_one_of((ca_str){name.data + at + 1, name.len - at - 1}, layer, sizeof layer / sizeof *layer))
+            is_one_of((ca_str){ name.data + at + 1, name.len - at - 1 }, layer, sizeof layer / sizeof *layer))
             continue;
         return ca_fail(CA_E_UNSUPPORTED, "%s: tensor '%.*s' has no place in a llama of %u layers without biases or experts",
                        ca_gguf_path(model->gguf), (int)(name.len < 64 ? name.len : 64), name.data, model->info.n_layers);
@@ -181,17 +187,18 @@ static ca_status load_llama(ca_model *model)
     ca_model_info *info = &model->info;
     CA_TRY(read_keys(model));
     CA_TRY(refuse_unread_tensors(model));
-    const uint64_t embedding_dims[] = {info->hidden, info->vocab};
+    const uint64_t embedding_dims[] = { info->hidden, info->vocab };
     CA_TRY(ca_gguf_tensor(model->gguf, "token_embd.weight", 2, embedding_dims, &model->embedding));
     CA_TRY(load_frequencies(model));
     CA_TRY(ca_weight_vector(model, "output_norm.weight", info->hidden, &model->final_norm));
     info->tied_output = ca_gguf_find(model->gguf, "output.weight") == NULL;
-    const ca_weight_part output = {info->tied_output ? "token_embd.weight" : "output.weight", info->vocab, 0};
+    const ca_weight_part output = { info->tied_output ? "token_embd.weight" : "output.weight", info->vocab, 0 };
     CA_TRY(ca_weight_matrix(model, info->hidden, &output, 1, &model->output));
     model->layers = calloc(info->n_layers, sizeof *model->layers);
-    if (model->layers == NULL) return ca_fail(CA_E_MEMORY, "%s: no memory for %u layers", ca_gguf_path(model->gguf), info->n_layers);
+    if (model->layers == NULL)
+        return ca_fail(CA_E_MEMORY, "%s: no memory for %u layers", ca_gguf_path(model->gguf), info->n_layers);
     for (uint32_t l = 0; l < info->n_layers; l++) CA_TRY(load_layer(model, l, &model->layers[l]));
     return CA_OK;
 }
 
-const ca_family ca_family_llama = {"llama", load_llama};
+const ca_family ca_family_llama = { "llama", load_llama };

@@ -9,7 +9,7 @@
 
 enum { MAX_THREADS = 1024 };
 
-static const ca_family *const families[] = {&ca_family_llama};
+static const ca_family *const families[] = { &ca_family_llama };
 
 static void copy_str(ca_str from, char *to, size_t cap)
 {
@@ -39,7 +39,7 @@ static ca_status fill_info(ca_model *model)
     ca_str text;
     CA_TRY(ca_gguf_str(model->gguf, "general.architecture", &text));
     copy_str(text, info->architecture, sizeof info->architecture);
-    CA_TRY(ca_gguf_str_or(model->gguf, "general.name", (ca_str){"", 0}, &text));
+    CA_TRY(ca_gguf_str_or(model->gguf, "general.name", (ca_str){ "", 0 }, &text));
     copy_str(text, info->name, sizeof info->name);
     info->file_bytes = ca_gguf_file_bytes(model->gguf);
     for (size_t i = 0; i < ca_gguf_n_tensors(model->gguf); i++) {

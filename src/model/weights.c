@@ -17,7 +17,7 @@ void ca_tensor_rows(const ca_tensor *tensor, uint32_t first, uint32_t count, flo
 
 ca_status ca_weight_vector(const ca_model *model, const char *name, uint32_t n, float **out)
 {
-    const uint64_t dims[] = {n};
+    const uint64_t dims[] = { n };
     const ca_tensor *tensor = NULL;
     CA_TRY(ca_gguf_tensor(model->gguf, name, 1, dims, &tensor));
     *out = malloc(n * sizeof **out);
@@ -55,13 +55,13 @@ static void give_rows(const void *user, uint32_t first, uint32_t count, float *o
 ca_status ca_weight_matrix(const ca_model *model, uint32_t k, const ca_weight_part *parts, size_t n_parts, ca_gemm_weight **out)
 {
     if (n_parts > MAX_PARTS) return ca_fail(CA_E_ARG, "model: %zu matrices in one weight, at most %d", n_parts, MAX_PARTS);
-    matrix_parts m = {.parts = parts};
+    matrix_parts m = { .parts = parts };
     uint32_t n = 0;
     for (size_t i = 0; i < n_parts; i++) {
-        const uint64_t dims[] = {k, parts[i].rows};
+        const uint64_t dims[] = { k, parts[i].rows };
         CA_TRY(ca_gguf_tensor(model->gguf, parts[i].name, 2, dims, &m.tensors[i]));
         n += parts[i].rows;
     }
-    const ca_gemm_source source = {&m, give_rows};
+    const ca_gemm_source source = { &m, give_rows };
     return ca_gemm_pack(model->engine, k, n, &source, out);
 }

@@ -70,7 +70,7 @@ ca_status ca_sample(ca_sampler *sampler, const float *logits, uint32_t vocab, ui
     double sum = 0.0;
     for (uint32_t i = 0; i < vocab; i++) {
         const float p = expf((logits[i] - logits[best]) / temperature);
-        c[i] = (candidate){p > 0.0F ? p : 0.0F, i}; /* NaN becomes 0 */
+        c[i] = (candidate){ p > 0.0F ? p : 0.0F, i }; /* NaN becomes 0 */
         sum += (double)c[i].p;
     }
     /* All tokens below (1 - top_p)/vocab of the sum together have less than 1 - top_p of it: they are never needed. */

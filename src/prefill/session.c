@@ -2,11 +2,11 @@
 #include <compactattn/attend.h>
 #include <compactattn/session.h>
 
-#include <inttypes.h>
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/arith.h"
 #include "model/layers.h"
@@ -35,7 +35,7 @@ struct ca_session {
 
 void ca_session_defaults(ca_executor executor, ca_session_opt *out)
 {
-    *out = (ca_session_opt){.executor = executor, .chunk = 1024, .page_tokens = 128};
+    *out = (ca_session_opt){ .executor = executor, .chunk = 1024, .page_tokens = 128 };
     ca_select_defaults(executor == CA_EXEC_DENSE ? CA_SELECT_NONE : CA_SELECT_FLASHPREFILL, &out->select);
     if (executor == CA_EXEC_DENSE) return;
     out->dense_tail = 128;
@@ -51,6 +51,10 @@ static ca_status resolve(const ca_model *model, const ca_session_opt *opt, ca_se
     if ((unsigned)opt->executor > CA_EXEC_COMPACT) return ca_fail(CA_E_ARG, "session: executor %d is unknown", (int)opt->executor);
     if ((opt->executor == CA_EXEC_DENSE) != (opt->select.selector == CA_SELECT_NONE))
         return ca_fail(CA_E_ARG, "session: the dense executor goes without a selector, the others need one");
+    CA_TRY(ca_select_check(&opt->select));
+    if (opt->executor == CA_EXEC_BLOCK_SPARSE && opt->select.flashprefill.last_mute > 0)
+        return ca_fail(CA_E_ARG,
+                       "session: last_mute leaves Q blocks without a mask, which block_sparse needs: use it with compactattn");
     if (opt->context > info.max_context)
         return ca_fail(CA_E_ARG, "session: context %u is above the model's %u tokens", opt->context, info.max_context);
     if (opt->context == 0) out->context = info.max_context;
@@ -99,17 +103,17 @@ static ca_status open_cache(const ca_model *model, const ca_session_opt *opt, ca
     CA_TRY(ca_cache_forecast(&cache_opt, &kv_bytes));
     CA_TRY(ca_cache_create(&cache_opt, &s->cache));
     s->stats.kv_bytes = kv_bytes;
-    s->stats.workspace_bytes =
-        attention_bytes(s) + ca_acts_bytes(model, s->opt.chunk) + s->info.vocab * sizeof(float) + sizeof(ca_session);
+    s->stats.workspace_bytes = attention_bytes(s) + ca_acts_bytes(model, s->opt.chunk) + s->info.vocab * sizeof(float) +
+                               sizeof(ca_session);
     return CA_OK;
 }
 
 ca_status ca_session_forecast(const ca_model *model, const ca_session_opt *opt, ca_session_memory *out)
 {
-    ca_session s = {0};
+    ca_session s = { 0 };
     CA_TRY(open_cache(model, opt, &s));
     ca_cache_destroy(s.cache);
-    *out = (ca_session_memory){s.stats.kv_bytes, s.stats.workspace_bytes};
+    *out = (ca_session_memory){ s.stats.kv_bytes, s.stats.workspace_bytes };
     return CA_OK;
 }
 
@@ -118,10 +122,11 @@ static uint64_t available_bytes(void)
 {
     FILE *f = fopen("/proc/meminfo", "r");
     if (f == NULL) return UINT64_MAX;
+    static const char key[] = "MemAvailable:";
     char line[128];
     uint64_t kib = UINT64_MAX / 1024;
     while (fgets(line, sizeof line, f) != NULL)
-        if (sscanf(line, "MemAvailable: %" SCNu64 " kB", &kib) == 1) break;
+        if (strncmp(line, key, sizeof key - 1) == 0) kib = strtoull(line + sizeof key - 1, NULL, 10);
     (void)fclose(f);
     return kib * 1024;
 }
@@ -205,8 +210,8 @@ static ca_status attention(ca_session *s, const chunk_job *job, uint32_t layer)
     CA_TRY(ca_cache_append(s->cache, 0, layer, k, v, stride, job->n));
 
     const double appended = omp_get_wtime();
-    const ca_chunk chunk = {.layer = layer, .pos = s->len, .n_tokens = job->n, .n_heads = info->n_heads};
-    ca_mask mask = {0};
+    const ca_chunk chunk = { .layer = layer, .pos = s->len, .n_tokens = job->n, .n_heads = info->n_heads };
+    ca_mask mask = { 0 };
     ca_table table;
     s->ws.used = 0;
     CA_TRY(ca_table_create(s->cache, &chunk, &s->ws, &table));
@@ -227,7 +232,7 @@ static ca_status attention(ca_session *s, const chunk_job *job, uint32_t layer)
     s->past_pairs_dense += count.past_pairs_dense;
     s->stats.gflop += 4e-9 * info->head_dim * (double)count.pairs;
     if (job->n_selected > 0 && job->opt->on_trace != NULL)
-        job->opt->on_trace(job->opt->user, &(ca_trace){layer, s->cache, &mask, s->scores, &table});
+        job->opt->on_trace(job->opt->user, &(ca_trace){ layer, s->cache, &mask, s->scores, &table });
     return CA_OK;
 }
 
@@ -281,8 +286,9 @@ static ca_status give_logits(ca_session *s, const chunk_job *job, uint32_t first
 static ca_status check_tokens(const ca_session *s, const uint32_t *tokens, size_t n)
 {
     if (n > s->opt.context - s->len)
-        return ca_fail(CA_E_FULL, "session: %zu tokens do not fit: %u of a context of %u are in use; shorten the text or raise the context",
-                       n, s->len, s->opt.context);
+        return ca_fail(CA_E_FULL,
+                       "session: %zu tokens do not fit: %u of a context of %u are in use; shorten the text or raise the context", n,
+                       s->len, s->opt.context);
     for (size_t i = 0; i < n; i++)
         if (tokens[i] >= s->info.vocab)
             return ca_fail(CA_E_ARG, "session: token %u at %zu is outside the vocabulary of %u", tokens[i], i, s->info.vocab);
@@ -317,7 +323,7 @@ static ca_status prefill(ca_session *s, const uint32_t *tokens, uint32_t n, cons
     const uint32_t logits_from = n - opt->n_logits;
     ca_status st = CA_OK;
     for (uint32_t done = 0; done < n;) {
-        chunk_job job = {.tokens = tokens + done, .n = ca_min_u32(s->opt.chunk, n - done), .done = done, .total = n, .opt = opt};
+        chunk_job job = { .tokens = tokens + done, .n = ca_min_u32(s->opt.chunk, n - done), .done = done, .total = n, .opt = opt };
         job.ends_prompt = done + job.n == n;
         /* The first chunk has no past to choose from. */
         if (s->len > 0 && sparse_end > done) job.n_selected = ca_min_u32(job.n, sparse_end - done);
@@ -338,11 +344,12 @@ end:;
 
 ca_status ca_session_prefill(ca_session *session, const uint32_t *tokens, size_t n, const ca_prefill_opt *opt)
 {
-    static const ca_prefill_opt no_opt = {0};
+    static const ca_prefill_opt no_opt = { 0 };
     const ca_prefill_opt *o = opt != NULL ? opt : &no_opt;
     if (n == 0) return ca_fail(CA_E_ARG, "prefill: no tokens were given");
     CA_TRY(check_tokens(session, tokens, n));
-    if (o->n_logits > n) return ca_fail(CA_E_ARG, "prefill: logits of %u positions were asked for, %zu tokens were given", o->n_logits, n);
+    if (o->n_logits > n)
+        return ca_fail(CA_E_ARG, "prefill: logits of %u positions were asked for, %zu tokens were given", o->n_logits, n);
     if (o->n_logits > 0 && o->on_logits == NULL) return ca_fail(CA_E_ARG, "prefill: on_logits is missing");
     CA_TRY(reserve_outputs(session, o));
     session->has_logits = false;
@@ -355,8 +362,8 @@ ca_status ca_session_prefill(ca_session *session, const uint32_t *tokens, size_t
 
 static ca_status decode(ca_session *s, uint32_t token)
 {
-    static const ca_prefill_opt no_opt = {0};
-    CA_TRY(run_chunk(s, &(chunk_job){.tokens = &token, .n = 1, .ends_prompt = true, .total = 1, .opt = &no_opt}));
+    static const ca_prefill_opt no_opt = { 0 };
+    CA_TRY(run_chunk(s, &(chunk_job){ .tokens = &token, .n = 1, .ends_prompt = true, .total = 1, .opt = &no_opt }));
     return last_logits(s, 1);
 }
 
@@ -404,13 +411,12 @@ ca_status ca_session_truncate(ca_session *session, uint32_t n)
     session->has_logits = false;
     if (n > 0) return CA_OK;
     session->past_pairs = session->past_pairs_dense = 0;
-    session->stats = (ca_session_stats){.kv_bytes = session->stats.kv_bytes, .workspace_bytes = session->stats.workspace_bytes};
+    session->stats = (ca_session_stats){ .kv_bytes = session->stats.kv_bytes, .workspace_bytes = session->stats.workspace_bytes };
     return CA_OK;
 }
 
 void ca_session_get_stats(const ca_session *session, ca_session_stats *out)
 {
     *out = session->stats;
-    out->kept_fraction =
-        session->past_pairs_dense > 0 ? (double)session->past_pairs / (double)session->past_pairs_dense : 1.0;
+    out->kept_fraction = session->past_pairs_dense > 0 ? (double)session->past_pairs / (double)session->past_pairs_dense : 1.0;
 }

@@ -9,7 +9,8 @@
 static ca_status check(const ca_select_opt *opt)
 {
     const ca_flashprefill_opt *o = &opt->flashprefill;
-    if (!(o->alpha >= 0.0F) || isinf(o->alpha)) return ca_fail(CA_E_ARG, "flashprefill: alpha %g is not a number >= 0", (double)o->alpha);
+    if (!(o->alpha >= 0.0F) || isinf(o->alpha))
+        return ca_fail(CA_E_ARG, "flashprefill: alpha %g is not a number >= 0", (double)o->alpha);
     if (o->window == 0) return ca_fail(CA_E_ARG, "flashprefill: window 0: it counts the diagonal block, so at least 1");
     return CA_OK;
 }

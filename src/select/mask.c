@@ -8,10 +8,12 @@ ca_status ca_chunk_check(const ca_cache *cache, const ca_chunk *chunk)
         return ca_fail(CA_E_ARG, "chunk: sequence %u, layer %u of a cache with %u sequences, %u layers", chunk->seq, chunk->layer,
                        cache->opt.max_seqs, cache->opt.n_layers);
     if (chunk->n_heads == 0 || chunk->n_heads % cache->opt.n_kv_heads != 0)
-        return ca_fail(CA_E_SHAPE, "chunk: %u query heads are not a multiple of %u KV heads", chunk->n_heads, cache->opt.n_kv_heads);
+        return ca_fail(CA_E_SHAPE, "chunk: %u query heads are not a multiple of %u KV heads", chunk->n_heads,
+                       cache->opt.n_kv_heads);
     const uint32_t len = ca_cache_len(cache, chunk->seq, chunk->layer);
     if (chunk->n_tokens == 0 || (uint64_t)chunk->pos + chunk->n_tokens > len)
-        return ca_fail(CA_E_SHAPE, "chunk: chunk [%u, +%u) is not inside the %u tokens of the cache", chunk->pos, chunk->n_tokens, len);
+        return ca_fail(CA_E_SHAPE, "chunk: chunk [%u, +%u) is not inside the %u tokens of the cache", chunk->pos, chunk->n_tokens,
+                       len);
     return CA_OK;
 }
 
@@ -21,8 +23,9 @@ ca_status ca_mask_create(const ca_cache *cache, const ca_chunk *chunk, uint32_t 
     if (n == 0 || (uint64_t)first + n > chunk->n_tokens)
         return ca_fail(CA_E_SHAPE, "mask: tokens [%u, +%u) of a chunk of %u", first, n, chunk->n_tokens);
     const uint32_t bs = cache->opt.page_tokens, from = chunk->pos + first, to = from + n;
-    *out = (ca_mask){.n_heads = chunk->n_heads, .first_qblock = from / bs, .n_kblocks = ca_ceil_div(to, bs), .first_token = from,
-                     .n_tokens = n};
+    *out = (ca_mask){
+        .n_heads = chunk->n_heads, .first_qblock = from / bs, .n_kblocks = ca_ceil_div(to, bs), .first_token = from, .n_tokens = n
+    };
     out->n_qblocks = out->n_kblocks - out->first_qblock;
     out->words = (uint32_t)ca_mask_words(out->n_kblocks);
     void *bits = NULL;

@@ -1,7 +1,7 @@
 #include "select/select.h"
 
 /* Index = ca_selector. */
-static const ca_selector_vt *const selectors[] = {NULL, &ca_select_flashprefill};
+static const ca_selector_vt *const selectors[] = { NULL, &ca_select_flashprefill };
 
 static const ca_selector_vt *find(const ca_select_opt *opt)
 {
@@ -10,8 +10,14 @@ static const ca_selector_vt *find(const ca_select_opt *opt)
 
 void ca_select_defaults(ca_selector selector, ca_select_opt *out)
 {
-    *out = (ca_select_opt){.selector = selector,
-                           .flashprefill = {.alpha = 0.06F, .sink = 2, .window = 4}};
+    *out = (ca_select_opt){ .selector = selector, .flashprefill = { .alpha = 0.18F, .sink = 2, .window = 4 } };
+}
+
+ca_status ca_select_check(const ca_select_opt *opt)
+{
+    const ca_selector_vt *vt = find(opt);
+    if (vt) return vt->check(opt);
+    return opt->selector == CA_SELECT_NONE ? CA_OK : ca_fail(CA_E_ARG, "select: selector %d is unknown", (int)opt->selector);
 }
 
 uint32_t ca_select_summaries(const ca_select_opt *opt)
@@ -39,7 +45,7 @@ ca_status ca_select(const ca_cache *cache, const ca_select_opt *opt, const ca_ch
     if (stride < (size_t)chunk->n_heads * cache->opt.head_dim)
         return ca_fail(CA_E_SHAPE, "select: token stride %zu is below %u heads x %u", stride, chunk->n_heads, cache->opt.head_dim);
     const size_t mark = ws->used;
-    const ca_status st = vt->run(&(ca_select_job){cache, opt, chunk, q, stride, ws, mask, scores});
+    const ca_status st = vt->run(&(ca_select_job){ cache, opt, chunk, q, stride, ws, mask, scores });
     ws->used = mark;
     return st;
 }

@@ -91,7 +91,8 @@ static void make_inputs(tensors *t)
             for (size_t h = 0; h < p->Hq; h++) {
                 const size_t kv = h / t->G, bh = b * p->Hkv + kv, bq = b * p->Hq + h;
                 const uint32_t turn = pick(p->seed, 8, bq * t->Qb + r / p->block, 3);
-                const uint32_t cs[3] = {pick(p->seed, 6, bh, p->C), pick(p->seed, 7, bq * 3, p->C), pick(p->seed, 7, bq * 3 + turn, p->C)};
+                const uint32_t cs[3] = { pick(p->seed, 6, bh, p->C), pick(p->seed, 7, bq * 3, p->C),
+                                         pick(p->seed, 7, bq * 3 + turn, p->C) };
                 const size_t at = ((b * p->Lq + r) * p->Hq + h) * p->D;
                 for (size_t d = 0; d < p->D; d++) {
                     int64_t sum = 0;
@@ -153,11 +154,23 @@ static uint32_t u32_of(const json_t *object, const char *key)
 static tensors tensors_of(const golden *g)
 {
     const json_t *j = json_object_get(g->json, "params");
-    tensors t = {.p = {.B = u32_of(j, "B"), .Hq = u32_of(j, "Hq"), .Hkv = u32_of(j, "Hkv"), .D = u32_of(j, "D"), .L = u32_of(j, "L"),
-                       .Lq = u32_of(j, "Lq"), .block = u32_of(j, "block"), .C = u32_of(j, "C"), .seed = u32_of(j, "seed"),
-                       .sink = u32_of(j, "sink"), .window = u32_of(j, "window"), .last_n = u32_of(j, "last_n"),
-                       .min_budget = u32_of(j, "min_budget"), .subgroup = u32_of(j, "subgroup"), .permille = u32_of(j, "permille"),
-                       .attend = u32_of(j, "attend"), .alpha = json_number_value(json_object_get(j, "alpha"))}};
+    tensors t = { .p = { .B = u32_of(j, "B"),
+                         .Hq = u32_of(j, "Hq"),
+                         .Hkv = u32_of(j, "Hkv"),
+                         .D = u32_of(j, "D"),
+                         .L = u32_of(j, "L"),
+                         .Lq = u32_of(j, "Lq"),
+                         .block = u32_of(j, "block"),
+                         .C = u32_of(j, "C"),
+                         .seed = u32_of(j, "seed"),
+                         .sink = u32_of(j, "sink"),
+                         .window = u32_of(j, "window"),
+                         .last_n = u32_of(j, "last_n"),
+                         .min_budget = u32_of(j, "min_budget"),
+                         .subgroup = u32_of(j, "subgroup"),
+                         .permille = u32_of(j, "permille"),
+                         .attend = u32_of(j, "attend"),
+                         .alpha = json_number_value(json_object_get(j, "alpha")) } };
     t.G = t.p.Hq / t.p.Hkv;
     t.past = t.p.L - t.p.Lq;
     t.Qb = ca_ceil_div(t.p.Lq, t.p.block);
@@ -182,11 +195,17 @@ typedef struct bench {
 
 static bench bench_create(const tensors *t, const ca_kern *kern)
 {
-    bench b = {.t = *t, .kern = kern};
+    bench b = { .t = *t, .kern = kern };
     const params *p = &t->p;
     const bool values = t->k != NULL;
-    const ca_cache_opt opt = {.n_layers = 1, .n_kv_heads = p->Hkv, .head_dim = values ? p->D : 16, .page_tokens = p->block,
-                              .max_seqs = p->B, .capacity_tokens = (uint64_t)p->L * p->B, .summaries = CA_SUMMARY_MEAN_K, .kern = kern};
+    const ca_cache_opt opt = { .n_layers = 1,
+                               .n_kv_heads = p->Hkv,
+                               .head_dim = values ? p->D : 16,
+                               .page_tokens = p->block,
+                               .max_seqs = p->B,
+                               .capacity_tokens = (uint64_t)p->L * p->B,
+                               .summaries = CA_SUMMARY_MEAN_K,
+                               .kern = kern };
     must(ca_cache_create(&opt, &b.cache), "cache");
     const float *zeros = calloc((size_t)p->Hkv * 16, 4);
     for (uint32_t s = 0; s < p->B; s++) {
@@ -195,7 +214,8 @@ static bench bench_create(const tensors *t, const ca_kern *kern)
         must(ca_cache_append(b.cache, s, 0, k, v, stride, p->L), "append");
     }
     free((void *)(uintptr_t)zeros);
-    b.ws.size = ca_table_ws_bytes(b.cache, p->Hq, p->Lq, p->L) * 4 + ca_attend_ws_bytes(b.cache, p->Hq, p->Lq, 2) + ((size_t)1 << 22);
+    b.ws.size = ca_table_ws_bytes(b.cache, p->Hq, p->Lq, p->L) * 4 + ca_attend_ws_bytes(b.cache, p->Hq, p->Lq, 2) +
+                ((size_t)1 << 22);
     b.ws.base = aligned_alloc(64, ca_align_up(b.ws.size, 64));
     return b;
 }
@@ -208,7 +228,7 @@ static void bench_destroy(bench *b)
 
 static ca_chunk chunk_of(const tensors *t, uint32_t seq)
 {
-    return (ca_chunk){.seq = seq, .pos = t->past, .n_tokens = t->p.Lq, .n_heads = t->p.Hq};
+    return (ca_chunk){ .seq = seq, .pos = t->past, .n_tokens = t->p.Lq, .n_heads = t->p.Hq };
 }
 
 static bool bit(const uint64_t *bits, uint32_t j)
@@ -229,8 +249,9 @@ static void check_selection(bench *b, uint32_t seq, const uint8_t *active, const
     const bool ragged = p->Lq % p->block != 0;
     ca_select_opt opt;
     ca_select_defaults(CA_SELECT_FLASHPREFILL, &opt);
-    opt.flashprefill = (ca_flashprefill_opt){.alpha = (float)p->alpha, .sink = p->sink, .window = p->window, .last_dense = p->last_n,
-                                             .min_budget = p->min_budget};
+    opt.flashprefill = (ca_flashprefill_opt){
+        .alpha = (float)p->alpha, .sink = p->sink, .window = p->window, .last_dense = p->last_n, .min_budget = p->min_budget
+    };
     b->ws.used = 0;
     ca_mask m;
     must(ca_mask_create(b->cache, &chunk, 0, p->Lq, &b->ws, &m), "mask");
@@ -313,7 +334,8 @@ static void check_output(bench *b, const ca_table *table, uint32_t seq, const in
     const params *p = &b->t.p;
     const size_t stride = (size_t)p->Hq * p->D;
     float *o = malloc((size_t)p->Lq * stride * 4);
-    must(ca_attend(b->cache, table, 1.0F / sqrtf((float)p->D), b->t.q + (size_t)seq * p->Lq * stride, stride, o, stride, CA_F32, 2, &b->ws),
+    must(ca_attend(b->cache, table, 1.0F / sqrtf((float)p->D), b->t.q + (size_t)seq * p->Lq * stride, stride, o, stride, CA_F32, 2,
+                   &b->ws),
          "attend");
     float *got = malloc(n_rows * stride * 4);
     for (size_t i = 0; i < n_rows; i++) memcpy(got + i * stride, o + (size_t)rows[i] * stride, stride * 4);
@@ -373,7 +395,7 @@ static void flashprefill_case(const golden *g, const ca_kern *kern, const tensor
                 if (keep_kv[((size_t)seq * p->Hkv + h / t->G) * t->Kb + j])
                     m.bits[h * t->Qb * m.words + j / 64] |= UINT64_C(1) << (j % 64);
         table = table_of(&b, seq);
-        must(ca_table_add_compact(b.cache, &m, &(ca_table_opt){0}, &table), "compact");
+        must(ca_table_add_compact(b.cache, &m, &(ca_table_opt){ 0 }, &table), "compact");
         if (indptr) check_pages(&b, &table, seq, p->Hkv, indptr, indices, "kv");
         if (compact) check_output(&b, &table, seq, rows, n_rows, compact, "compactattn");
     }
@@ -388,7 +410,7 @@ static void unions_case(const golden *g, const ca_kern *kern, const tensors *t)
     const struct {
         const char *name;
         uint32_t heads;
-    } shapes[] = {{"kv", t->G}, {"qh", 1}, {"sub", p->subgroup}};
+    } shapes[] = { { "kv", t->G }, { "qh", 1 }, { "sub", p->subgroup } };
     size_t n_rows = 0;
     int32_t *rows = array_bytes(g, "rows", &n_rows);
     n_rows /= 4;
@@ -408,7 +430,7 @@ static void unions_case(const golden *g, const ca_kern *kern, const tensors *t)
                     if (pick(p->seed, 11, ((uint64_t)seq * p->Hq + h) * t->Kb + j, 1000) < p->permille)
                         m.bits[((size_t)h * m.n_qblocks + j % m.n_qblocks) * m.words + j / 64] |= UINT64_C(1) << (j % 64);
             ca_table table = table_of(&b, seq);
-            must(ca_table_add_compact(b.cache, &m, &(ca_table_opt){.heads_per_row = shapes[s].heads}, &table), "compact");
+            must(ca_table_add_compact(b.cache, &m, &(ca_table_opt){ .heads_per_row = shapes[s].heads }, &table), "compact");
             check_pages(&b, &table, seq, p->Hq / shapes[s].heads, indptr, indices, shapes[s].name);
             if (want) check_output(&b, &table, seq, rows, n_rows, want, shapes[s].name);
         }
@@ -423,7 +445,7 @@ static void run_case(const char *folder, const char *name)
     char path[4096 + 80];
     json_error_t err;
     int zerr = 0;
-    golden g = {0};
+    golden g = { 0 };
     case_name = name;
     snprintf(path, sizeof path, "%.4000s/%.64s.json", folder, name);
     g.json = json_load_file(path, 0, &err);
@@ -439,7 +461,7 @@ static void run_case(const char *folder, const char *name)
         check_crc(&g, "k", t.k, (size_t)t.p.B * t.p.L * t.p.Hkv * t.p.D);
         check_crc(&g, "v", t.v, (size_t)t.p.B * t.p.L * t.p.Hkv * t.p.D);
     }
-    const char *const isas[] = {"avx512bf16", "avx512", "avx2", "scalar"};
+    const char *const isas[] = { "avx512bf16", "avx512", "avx2", "scalar" };
     const unsigned before = n_failed;
     for (unsigned i = 0; i < 4; i++) {
         const ca_kern *kern = NULL;

@@ -59,19 +59,25 @@ static inline void must(ca_status st, const char *what)
 /* Keys are appended in pieces of `piece` tokens (0 = all at once). */
 static inline attn_data attn_data_create(attn_shape s, const ca_kern *kern, uint32_t summaries, uint32_t piece, float q_sd)
 {
-    attn_data d = {.shape = s, .kv_stride = (size_t)s.hkv * s.dim, .q_stride = (size_t)s.hq * s.dim};
+    attn_data d = { .shape = s, .kv_stride = (size_t)s.hkv * s.dim, .q_stride = (size_t)s.hq * s.dim };
     d.k = random_values((size_t)s.kv_len * d.kv_stride, 1.0F, 11);
     d.v = random_values((size_t)s.kv_len * d.kv_stride, 1.0F, 12);
     d.q = random_values((size_t)s.q_len * d.q_stride, q_sd, 13);
-    const ca_cache_opt opt = {.n_layers = 1, .n_kv_heads = s.hkv, .head_dim = s.dim, .page_tokens = s.page, .max_seqs = 1,
-                              .capacity_tokens = s.kv_len, .summaries = summaries, .kern = kern};
+    const ca_cache_opt opt = { .n_layers = 1,
+                               .n_kv_heads = s.hkv,
+                               .head_dim = s.dim,
+                               .page_tokens = s.page,
+                               .max_seqs = 1,
+                               .capacity_tokens = s.kv_len,
+                               .summaries = summaries,
+                               .kern = kern };
     must(ca_cache_create(&opt, &d.cache), "cache");
     for (uint32_t at = 0; at < s.kv_len;) {
         const uint32_t n = ca_min_u32(piece ? piece : s.kv_len, s.kv_len - at);
         must(ca_cache_append(d.cache, 0, 0, d.k + at * d.kv_stride, d.v + at * d.kv_stride, d.kv_stride, n), "append");
         at += n;
     }
-    d.chunk = (ca_chunk){.pos = s.kv_len - s.q_len, .n_tokens = s.q_len, .n_heads = s.hq};
+    d.chunk = (ca_chunk){ .pos = s.kv_len - s.q_len, .n_tokens = s.q_len, .n_heads = s.hq };
     d.ws.size = ca_table_ws_bytes(d.cache, s.hq, s.q_len, s.kv_len) * 2 + ca_attend_ws_bytes(d.cache, s.hq, s.q_len, 4) +
                 ((size_t)1 << 20);
     d.ws.base = aligned_alloc(64, ca_align_up(d.ws.size, 64));

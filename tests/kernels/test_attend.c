@@ -9,21 +9,21 @@
 
 static const attn_shape shapes[] = {
     /* q_len kv_len hq hkv dim page  what it covers */
-    {128, 384, 4, 1, 128, 128, "everything divides"},
-    {67, 395, 14, 2, 128, 128, "nothing divides, GQA 7"},
-    {100, 333, 9, 3, 64, 128, "SmolLM2 heads"},
-    {1, 64, 8, 8, 64, 64, "decode, MHA"},
-    {1, 517, 9, 3, 64, 128, "decode, GQA 3"},
-    {3, 3, 4, 1, 64, 32, "first tokens, one partial page"},
-    {77, 200, 6, 2, 80, 64, "head_dim 80: a V panel of one vector"},
-    {50, 301, 4, 4, 96, 32, "head_dim 96: a V panel of two vectors"},
-    {40, 260, 4, 2, 112, 64, "head_dim 112: a V panel of three vectors"},
-    {33, 300, 4, 1, 256, 128, "head_dim 256, MQA"},
-    {65, 97, 2, 1, 16, 32, "smallest head"},
-    {257, 257, 1, 1, 64, 128, "whole prompt in one chunk"},
+    { 128, 384, 4, 1, 128, 128, "everything divides" },
+    { 67, 395, 14, 2, 128, 128, "nothing divides, GQA 7" },
+    { 100, 333, 9, 3, 64, 128, "SmolLM2 heads" },
+    { 1, 64, 8, 8, 64, 64, "decode, MHA" },
+    { 1, 517, 9, 3, 64, 128, "decode, GQA 3" },
+    { 3, 3, 4, 1, 64, 32, "first tokens, one partial page" },
+    { 77, 200, 6, 2, 80, 64, "head_dim 80: a V panel of one vector" },
+    { 50, 301, 4, 4, 96, 32, "head_dim 96: a V panel of two vectors" },
+    { 40, 260, 4, 2, 112, 64, "head_dim 112: a V panel of three vectors" },
+    { 33, 300, 4, 1, 256, 128, "head_dim 256, MQA" },
+    { 65, 97, 2, 1, 16, 32, "smallest head" },
+    { 257, 257, 1, 1, 64, 128, "whole prompt in one chunk" },
 };
 
-static const char *const isas[] = {"avx512bf16", "avx512", "avx2", "scalar"};
+static const char *const isas[] = { "avx512bf16", "avx512", "avx2", "scalar" };
 
 /* bf16: P is rounded to 8 bits and the output of the exact softmax is fp32: 2^-9 per probability, averaged. */
 static double bound(const ca_kern *kern)
@@ -56,7 +56,7 @@ static ca_table build(attn_data *d, executor ex, unsigned keep_percent)
     }
     must(ca_mask_create(d->cache, &d->chunk, 0, d->shape.q_len - tail, &d->ws, &m), "mask");
     random_mask(&m, 5, keep_percent);
-    const ca_table_opt opt = {.heads_per_row = ex == COMPACT_SUB ? 1 : 0};
+    const ca_table_opt opt = { .heads_per_row = ex == COMPACT_SUB ? 1 : 0 };
     if (ex == BLOCK_SPARSE)
         must(ca_table_add_block_sparse(d->cache, &m, &t), "block_sparse");
     else
@@ -119,8 +119,8 @@ static void check_bits(const char *isa, const char *what, const attn_shape *s, c
 {
     for (size_t i = 0; i < n; i++)
         if (memcmp(&a[i], &b[i], 4) != 0)
-            fail_msg("%s q%u kv%u h%u:%u d%u p%u: %s: value %zu is %.9g, not %.9g", isa, s->q_len, s->kv_len, s->hq, s->hkv,
-                     s->dim, s->page, what, i, (double)a[i], (double)b[i]);
+            fail_msg("%s q%u kv%u h%u:%u d%u p%u: %s: value %zu is %.9g, not %.9g", isa, s->q_len, s->kv_len, s->hq, s->hkv, s->dim,
+                     s->page, what, i, (double)a[i], (double)b[i]);
 }
 
 /* Swaps pages around until the ids of every head are out of order. */
@@ -193,7 +193,7 @@ static void exact_properties(void **state)
 static void extreme_scores(void **state)
 {
     (void)state;
-    const attn_shape s = {70, 700, 4, 2, 64, 64, "extreme scores"};
+    const attn_shape s = { 70, 700, 4, 2, 64, 64, "extreme scores" };
     for (size_t a = 0; a < sizeof isas / sizeof *isas; a++) {
         const ca_kern *kern = usable(isas[a]);
         for (unsigned rising = 0; kern && rising < 2; rising++) {
@@ -265,8 +265,9 @@ static void bad_calls(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(against_oracle), cmocka_unit_test(exact_properties), cmocka_unit_test(extreme_scores),
-        cmocka_unit_test(bf16_output_is_rounded_f32), cmocka_unit_test(bad_calls),
+        cmocka_unit_test(against_oracle), cmocka_unit_test(exact_properties),
+        cmocka_unit_test(extreme_scores), cmocka_unit_test(bf16_output_is_rounded_f32),
+        cmocka_unit_test(bad_calls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,15 +18,15 @@ static const struct gemm_case {
     uint32_t m, k, n;
     const char *covers;
 } cases[] = {
-    {1, 576, 960, "decode"},
-    {1, 1536, 576, "decode, long sum"},
-    {1, 1, 1, "smallest"},
-    {2, 7, 5, "odd sum length"},
-    {7, 33, 65, "one past every block"},
-    {33, 100, 193, "one past a packing panel's multiple"},
-    {64, 576, 1000, "several packing panels, last one short"},
-    {129, 48, 17, "nothing divides"},
-    {300, 192, 320, "more rows than one block"},
+    { 1, 576, 960, "decode" },
+    { 1, 1536, 576, "decode, long sum" },
+    { 1, 1, 1, "smallest" },
+    { 2, 7, 5, "odd sum length" },
+    { 7, 33, 65, "one past every block" },
+    { 33, 100, 193, "one past a packing panel's multiple" },
+    { 64, 576, 1000, "several packing panels, last one short" },
+    { 129, 48, 17, "nothing divides" },
+    { 300, 192, 320, "more rows than one block" },
 };
 
 /* Values in (-1, 1); the same sequence in every run. */
@@ -92,8 +92,8 @@ static void run_case(const ca_gemm_engine *engine, ca_dtype type, const struct g
 
     ca_gemm_weight *weight = NULL;
     ca_gemm_runner *runner = NULL;
-    const matrix rows = {w, c->k};
-    const ca_gemm_source source = {&rows, give_rows};
+    const matrix rows = { w, c->k };
+    const ca_gemm_source source = { &rows, give_rows };
     assert_int_equal(ca_gemm_pack(engine, c->k, c->n, &source, &weight), CA_OK);
     assert_int_equal(ca_gemm_runner_create(engine, &runner), CA_OK);
     assert_true(ca_gemm_weight_bytes(weight) >= w_len * (type == CA_BF16 ? 2 : 4));
@@ -151,8 +151,8 @@ static void test_many_plans(void **state)
     ca_gemm_engine *engine = NULL;
     ca_gemm_weight *weight = NULL;
     ca_gemm_runner *runner = NULL;
-    const matrix rows = {w, K};
-    const ca_gemm_source source = {&rows, give_rows};
+    const matrix rows = { w, K };
+    const ca_gemm_source source = { &rows, give_rows };
     assert_int_equal(ca_gemm_engine_create(CA_F32, &engine), CA_OK);
     assert_int_equal(ca_gemm_pack(engine, K, N, &source, &weight), CA_OK);
     assert_int_equal(ca_gemm_runner_create(engine, &runner), CA_OK);
@@ -160,7 +160,7 @@ static void test_many_plans(void **state)
     for (int pass = 0; pass < 2; pass++) {
         omp_set_num_threads(pass == 0 ? threads : 1);
         for (uint32_t m = 1; m <= MAX_M; m++) {
-            const struct gemm_case c = {m, K, N, "many shapes"};
+            const struct gemm_case c = { m, K, N, "many shapes" };
             float out[MAX_M * N];
             assert_int_equal(ca_gemm_run(runner, weight, a, m, out, false), CA_OK);
             check_products(&c, CA_F32, a, w, 0.0F, out);
@@ -180,8 +180,8 @@ static void test_refuses(void **state)
     ca_gemm_runner *runner = NULL;
     const float value = 2.0F;
     float out = 0.0F;
-    const matrix rows = {&value, 1};
-    const ca_gemm_source source = {&rows, give_rows};
+    const matrix rows = { &value, 1 };
+    const ca_gemm_source source = { &rows, give_rows };
     assert_int_equal(ca_gemm_engine_create(CA_F32, &engine), CA_OK);
     assert_int_equal(ca_gemm_pack(engine, 0, 4, &source, &weight), CA_E_ARG);
     assert_null(weight);

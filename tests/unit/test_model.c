@@ -10,11 +10,11 @@
 
 #include "tiny_model.h"
 
-static const char *const isas[] = {"avx512bf16", "avx512", "avx2", "scalar"};
+static const char *const isas[] = { "avx512bf16", "avx512", "avx2", "scalar" };
 
 static ca_status open_isa(const char *path, const char *isa, ca_model **out)
 {
-    const ca_model_opt opt = {.isa = isa};
+    const ca_model_opt opt = { .isa = isa };
     return ca_model_open(path, &opt, out);
 }
 
@@ -45,10 +45,10 @@ static double forward_error(const tiny_model *tiny, const char *isa, const uint3
     opt.chunk = 37;
     opt.page_tokens = 32;
     opt.n_threads = 2;
-    seen s = {.got = calloc((size_t)n * TINY_VOCAB, sizeof(double))};
+    seen s = { .got = calloc((size_t)n * TINY_VOCAB, sizeof(double)) };
     assert_non_null(s.got);
     assert_int_equal(ca_session_create(model, &opt, &session), CA_OK);
-    const ca_prefill_opt prefill = {.user = &s, .n_logits = n, .on_logits = keep_logits};
+    const ca_prefill_opt prefill = { .user = &s, .n_logits = n, .on_logits = keep_logits };
     assert_int_equal(ca_session_prefill(session, tokens, n, &prefill), CA_OK);
     assert_int_equal(s.next, n);
     double differences = 0.0, squares = 0.0;
@@ -66,12 +66,13 @@ static const struct shape_case {
     tiny_spec spec;
     const char *covers;
 } shapes[] = {
-    {{.hidden = 64, .n_layers = 2, .n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .ffn = 96, .context = 640}, "GQA 2, tied"},
-    {{.hidden = 48, .n_layers = 1, .n_heads = 6, .n_kv_heads = 2, .head_dim = 32, .ffn = 80, .context = 128, .untied = true},
-     "heads wider than the hidden state, untied output"},
-    {{.hidden = 40, .n_layers = 3, .n_heads = 1, .n_kv_heads = 1, .head_dim = 48, .ffn = 17, .context = 128, .rope_freqs = true},
-     "one head, frequency divisors, nothing divides"},
-    {{.hidden = 32, .n_layers = 1, .n_heads = 3, .n_kv_heads = 3, .head_dim = 64, .ffn = 64, .context = 128}, "no sharing of KV heads"},
+    { { .hidden = 64, .n_layers = 2, .n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .ffn = 96, .context = 640 }, "GQA 2, tied" },
+    { { .hidden = 48, .n_layers = 1, .n_heads = 6, .n_kv_heads = 2, .head_dim = 32, .ffn = 80, .context = 128, .untied = true },
+      "heads wider than the hidden state, untied output" },
+    { { .hidden = 40, .n_layers = 3, .n_heads = 1, .n_kv_heads = 1, .head_dim = 48, .ffn = 17, .context = 128, .rope_freqs = true },
+      "one head, frequency divisors, nothing divides" },
+    { { .hidden = 32, .n_layers = 1, .n_heads = 3, .n_kv_heads = 3, .head_dim = 64, .ffn = 64, .context = 128 },
+      "no sharing of KV heads" },
 };
 
 /* fp32 sums of a hundred terms through a few layers: some 1e-6. bf16 rounds every input of a product by up to 2^-9, half of that on
@@ -137,35 +138,35 @@ static const struct bad_case {
     ca_status status;
     const char *says;
 } bad[] = {
-    {{PLAIN, .architecture = "mamba"}, CA_E_UNSUPPORTED, "architecture 'mamba' is not supported"},
-    {{PLAIN, .skip_key = "llama.block_count"}, CA_E_FORMAT, "llama.block_count"},
-    {{PLAIN, .skip_key = "llama.attention.layer_norm_rms_epsilon"}, CA_E_FORMAT, "layer_norm_rms_epsilon"},
-    {{PLAIN, .u32_key = "llama.block_count", .u32_value = 0}, CA_E_FORMAT, "llama.block_count"},
-    {{PLAIN, .u32_key = "llama.block_count", .u32_value = 70000}, CA_E_FORMAT, "llama.block_count"},
-    {{PLAIN, .u32_key = "llama.block_count", .u32_value = 3}, CA_E_FORMAT, "blk.2."},
-    {{PLAIN, .u32_key = "llama.block_count", .u32_value = 1}, CA_E_UNSUPPORTED, "blk.1."},
-    {{PLAIN, .u32_key = "llama.embedding_length", .u32_value = 65}, CA_E_FORMAT, "token_embd.weight"},
-    {{PLAIN, .u32_key = "llama.feed_forward_length", .u32_value = 95}, CA_E_FORMAT, "ffn_gate"},
-    {{PLAIN, .u32_key = "llama.context_length", .u32_value = 0}, CA_E_FORMAT, "llama.context_length"},
-    {{PLAIN, .u32_key = "llama.attention.head_count", .u32_value = 0}, CA_E_FORMAT, "head_count"},
-    {{PLAIN, .u32_key = "llama.attention.head_count_kv", .u32_value = 3}, CA_E_FORMAT, "share 3 KV heads"},
-    {{PLAIN, .u32_key = "llama.attention.head_count_kv", .u32_value = 8}, CA_E_FORMAT, "head_count_kv"},
-    {{PLAIN, .u32_key = "llama.attention.key_length", .u32_value = 24}, CA_E_UNSUPPORTED, "multiple of 16"},
-    {{PLAIN, .u32_key = "llama.attention.key_length", .u32_value = 512}, CA_E_FORMAT, "key_length"},
-    {{PLAIN, .u32_key = "llama.attention.value_length", .u32_value = 32}, CA_E_UNSUPPORTED, "equal"},
-    {{PLAIN, .u32_key = "llama.rope.dimension_count", .u32_value = 8}, CA_E_UNSUPPORTED, "equal"},
-    {{PLAIN, .u32_key = "llama.expert_count", .u32_value = 8}, CA_E_UNSUPPORTED, "8 experts"},
-    {{PLAIN, .str_key = "llama.rope.scaling.type", .str_value = "yarn"}, CA_E_UNSUPPORTED, "RoPE scaling 'yarn'"},
-    {{PLAIN, .skip_tensor = "token_embd.weight"}, CA_E_FORMAT, "token_embd.weight"},
-    {{PLAIN, .skip_tensor = "output_norm.weight"}, CA_E_FORMAT, "output_norm.weight"},
-    {{PLAIN, .skip_tensor = "blk.1.ffn_up.weight"}, CA_E_FORMAT, "blk.1.ffn_up.weight"},
-    {{PLAIN, .grow_tensor = "token_embd.weight"}, CA_E_FORMAT, "token_embd.weight"},
-    {{PLAIN, .grow_tensor = "blk.0.attn_q.weight"}, CA_E_FORMAT, "blk.0.attn_q.weight"},
-    {{PLAIN, .grow_tensor = "blk.1.attn_v.weight"}, CA_E_FORMAT, "blk.1.attn_v.weight"},
-    {{PLAIN, .grow_tensor = "blk.0.attn_output.weight"}, CA_E_FORMAT, "blk.0.attn_output.weight"},
-    {{PLAIN, .grow_tensor = "blk.0.attn_norm.weight"}, CA_E_FORMAT, "blk.0.attn_norm.weight"},
-    {{PLAIN, .extra_tensor = "blk.0.attn_q.bias"}, CA_E_UNSUPPORTED, "blk.0.attn_q.bias"},
-    {{PLAIN, .extra_tensor = "vision.weight"}, CA_E_UNSUPPORTED, "vision.weight"},
+    { { PLAIN, .architecture = "mamba" }, CA_E_UNSUPPORTED, "architecture 'mamba' is not supported" },
+    { { PLAIN, .skip_key = "llama.block_count" }, CA_E_FORMAT, "llama.block_count" },
+    { { PLAIN, .skip_key = "llama.attention.layer_norm_rms_epsilon" }, CA_E_FORMAT, "layer_norm_rms_epsilon" },
+    { { PLAIN, .u32_key = "llama.block_count", .u32_value = 0 }, CA_E_FORMAT, "llama.block_count" },
+    { { PLAIN, .u32_key = "llama.block_count", .u32_value = 70000 }, CA_E_FORMAT, "llama.block_count" },
+    { { PLAIN, .u32_key = "llama.block_count", .u32_value = 3 }, CA_E_FORMAT, "blk.2." },
+    { { PLAIN, .u32_key = "llama.block_count", .u32_value = 1 }, CA_E_UNSUPPORTED, "blk.1." },
+    { { PLAIN, .u32_key = "llama.embedding_length", .u32_value = 65 }, CA_E_FORMAT, "token_embd.weight" },
+    { { PLAIN, .u32_key = "llama.feed_forward_length", .u32_value = 95 }, CA_E_FORMAT, "ffn_gate" },
+    { { PLAIN, .u32_key = "llama.context_length", .u32_value = 0 }, CA_E_FORMAT, "llama.context_length" },
+    { { PLAIN, .u32_key = "llama.attention.head_count", .u32_value = 0 }, CA_E_FORMAT, "head_count" },
+    { { PLAIN, .u32_key = "llama.attention.head_count_kv", .u32_value = 3 }, CA_E_FORMAT, "share 3 KV heads" },
+    { { PLAIN, .u32_key = "llama.attention.head_count_kv", .u32_value = 8 }, CA_E_FORMAT, "head_count_kv" },
+    { { PLAIN, .u32_key = "llama.attention.key_length", .u32_value = 24 }, CA_E_UNSUPPORTED, "multiple of 16" },
+    { { PLAIN, .u32_key = "llama.attention.key_length", .u32_value = 512 }, CA_E_FORMAT, "key_length" },
+    { { PLAIN, .u32_key = "llama.attention.value_length", .u32_value = 32 }, CA_E_UNSUPPORTED, "equal" },
+    { { PLAIN, .u32_key = "llama.rope.dimension_count", .u32_value = 8 }, CA_E_UNSUPPORTED, "equal" },
+    { { PLAIN, .u32_key = "llama.expert_count", .u32_value = 8 }, CA_E_UNSUPPORTED, "8 experts" },
+    { { PLAIN, .str_key = "llama.rope.scaling.type", .str_value = "yarn" }, CA_E_UNSUPPORTED, "RoPE scaling 'yarn'" },
+    { { PLAIN, .skip_tensor = "token_embd.weight" }, CA_E_FORMAT, "token_embd.weight" },
+    { { PLAIN, .skip_tensor = "output_norm.weight" }, CA_E_FORMAT, "output_norm.weight" },
+    { { PLAIN, .skip_tensor = "blk.1.ffn_up.weight" }, CA_E_FORMAT, "blk.1.ffn_up.weight" },
+    { { PLAIN, .grow_tensor = "token_embd.weight" }, CA_E_FORMAT, "token_embd.weight" },
+    { { PLAIN, .grow_tensor = "blk.0.attn_q.weight" }, CA_E_FORMAT, "blk.0.attn_q.weight" },
+    { { PLAIN, .grow_tensor = "blk.1.attn_v.weight" }, CA_E_FORMAT, "blk.1.attn_v.weight" },
+    { { PLAIN, .grow_tensor = "blk.0.attn_output.weight" }, CA_E_FORMAT, "blk.0.attn_output.weight" },
+    { { PLAIN, .grow_tensor = "blk.0.attn_norm.weight" }, CA_E_FORMAT, "blk.0.attn_norm.weight" },
+    { { PLAIN, .extra_tensor = "blk.0.attn_q.bias" }, CA_E_UNSUPPORTED, "blk.0.attn_q.bias" },
+    { { PLAIN, .extra_tensor = "vision.weight" }, CA_E_UNSUPPORTED, "vision.weight" },
 };
 
 static void test_bad_models(void **state)
@@ -189,7 +190,7 @@ static void test_bad_options(void **state)
     ca_model *model = NULL;
     assert_int_equal(ca_model_open("/nonexistent/model.gguf", NULL, &model), CA_E_IO);
     assert_non_null(strstr(ca_last_error(), "/nonexistent/model.gguf"));
-    assert_int_equal(ca_model_open(tiny->path, &(ca_model_opt){.n_threads = -1}, &model), CA_E_ARG);
+    assert_int_equal(ca_model_open(tiny->path, &(ca_model_opt){ .n_threads = -1 }, &model), CA_E_ARG);
     assert_int_equal(open_isa(tiny->path, "mmx", &model), CA_E_ARG);
     assert_null(model);
     tiny_free(tiny);

@@ -23,7 +23,7 @@ typedef struct fixture {
 static ca_model *open_model(const char *path, const char *isa)
 {
     ca_model *model = NULL;
-    const ca_model_opt opt = {.isa = isa, .n_threads = 2};
+    const ca_model_opt opt = { .isa = isa, .n_threads = 2 };
     return ca_model_open(path, &opt, &model) == CA_OK ? model : NULL;
 }
 
@@ -91,8 +91,8 @@ static void prefill(ca_session *session, const uint32_t *tokens, size_t n)
 static ca_session_stats run_stats(const fixture *f, const ca_model *model, const ca_session_opt *opt, tail *out)
 {
     ca_session *session = create(model, opt);
-    *out = (tail){0};
-    const ca_prefill_opt p = {.user = out, .n_logits = LAST, .on_logits = keep_tail};
+    *out = (tail){ 0 };
+    const ca_prefill_opt p = { .user = out, .n_logits = LAST, .on_logits = keep_tail };
     if (ca_session_prefill(session, f->tokens, N, &p) != CA_OK) fail_msg("%s", ca_last_error());
     assert_int_equal(out->n, LAST);
     ca_session_stats stats;
@@ -119,7 +119,7 @@ static const double same_in_f32 = 2e-4;
 static void test_chunk_sizes_agree(void **state)
 {
     const fixture *f = *state;
-    static const uint32_t chunks[] = {1, 7, 64, 128, 2048};
+    static const uint32_t chunks[] = { 1, 7, 64, 128, 2048 };
     tail whole, t;
     ca_session_opt opt = options(CA_EXEC_DENSE, N);
     run_stats(f, f->f32, &opt, &whole);
@@ -158,8 +158,7 @@ static void test_decode_equals_prefill(void **state)
     for (size_t i = 0; i < LAST; i++) {
         assert_int_equal(ca_session_decode(session, f->tokens[N - LAST + i]), CA_OK);
         const float *logits = ca_session_logits(session);
-        for (size_t j = 0; j < TINY_VOCAB; j++)
-            assert_true(fabs((double)logits[j] - (double)whole.logits[i][j]) <= same_in_f32);
+        for (size_t j = 0; j < TINY_VOCAB; j++) assert_true(fabs((double)logits[j] - (double)whole.logits[i][j]) <= same_in_f32);
     }
     ca_session_stats stats;
     ca_session_get_stats(session, &stats);
@@ -173,7 +172,7 @@ static void test_decode_equals_prefill(void **state)
 static void test_full_tables_equal_dense(void **state)
 {
     const fixture *f = *state;
-    const ca_model *models[] = {f->f32, f->best};
+    const ca_model *models[] = { f->f32, f->best };
     for (size_t m = 0; m < 2; m++) {
         for (uint32_t chunk = 50; chunk <= 128; chunk += 78) {
             tail dense, full;
@@ -247,15 +246,16 @@ static void test_cancel(void **state)
     const fixture *f = *state;
     const ca_session_opt opt = options(CA_EXEC_COMPACT, 64);
     ca_session *straight = create(f->best, &opt);
-    stopper s = {.stop_after = -1};
-    const ca_prefill_opt p = {.user = &s, .on_progress = count_progress, .cancel = &s.flag};
+    stopper s = { .stop_after = -1 };
+    const ca_prefill_opt p = { .user = &s, .on_progress = count_progress, .cancel = &s.flag };
     assert_int_equal(ca_session_prefill(straight, f->tokens, N, &p), CA_OK);
     assert_int_equal(s.calls, 2 * 5); /* layers * chunks */
     assert_true(s.last == (double)N);
 
     ca_session *session = create(f->best, &opt);
-    s = (stopper){.stop_after = 5}; /* the first layer of the third chunk */
-    assert_int_equal(ca_session_prefill(session, f->tokens, N, &p), CA_E_CANCELED);
+    stopper early = { .stop_after = 5 }; /* the first layer of the third chunk */
+    const ca_prefill_opt canceled = { .user = &early, .on_progress = count_progress, .cancel = &early.flag };
+    assert_int_equal(ca_session_prefill(session, f->tokens, N, &canceled), CA_E_CANCELED);
     assert_int_equal(ca_session_len(session), 128);
     assert_null(ca_session_logits(session));
     prefill(session, f->tokens + 128, N - 128);
@@ -329,14 +329,14 @@ static void test_bad_calls(void **state)
     const fixture *f = *state;
     const ca_session_opt opt = options(CA_EXEC_DENSE, 64);
     ca_session *session = create(f->f32, &opt);
-    const uint32_t outside[] = {1, TINY_VOCAB};
+    const uint32_t outside[] = { 1, TINY_VOCAB };
     assert_int_equal(ca_session_prefill(session, outside, 2, NULL), CA_E_ARG);
     assert_int_equal(ca_session_decode(session, TINY_VOCAB), CA_E_ARG);
     assert_int_equal(ca_session_prefill(session, f->tokens, 0, NULL), CA_E_ARG);
-    assert_int_equal(ca_session_prefill(session, f->tokens, 4, &(ca_prefill_opt){.n_logits = 5, .on_logits = refuse}), CA_E_ARG);
-    assert_int_equal(ca_session_prefill(session, f->tokens, 4, &(ca_prefill_opt){.n_logits = 2}), CA_E_ARG);
+    assert_int_equal(ca_session_prefill(session, f->tokens, 4, &(ca_prefill_opt){ .n_logits = 5, .on_logits = refuse }), CA_E_ARG);
+    assert_int_equal(ca_session_prefill(session, f->tokens, 4, &(ca_prefill_opt){ .n_logits = 2 }), CA_E_ARG);
     assert_int_equal(ca_session_len(session), 0);
-    assert_int_equal(ca_session_prefill(session, f->tokens, 4, &(ca_prefill_opt){.n_logits = 2, .on_logits = refuse}), CA_E_IO);
+    assert_int_equal(ca_session_prefill(session, f->tokens, 4, &(ca_prefill_opt){ .n_logits = 2, .on_logits = refuse }), CA_E_IO);
     ca_session_destroy(session);
     ca_session_destroy(NULL);
 }
@@ -429,15 +429,15 @@ static void look(void *user, const ca_trace *trace)
 static void test_trace(void **state)
 {
     const fixture *f = *state;
-    traced t = {0};
-    const ca_prefill_opt p = {.user = &t, .on_trace = look};
+    traced t = { 0 };
+    const ca_prefill_opt p = { .user = &t, .on_trace = look };
     ca_session_opt opt = options(CA_EXEC_COMPACT, 64);
     ca_session *session = create(f->best, &opt);
     assert_int_equal(ca_session_prefill(session, f->tokens, N, &p), CA_OK);
     assert_int_equal(t.calls, 2 * 4); /* layers * chunks, the first chunk has no past */
     assert_int_equal(t.layers_seen, 3);
     ca_session_destroy(session);
-    t = (traced){0};
+    t = (traced){ 0 };
     opt = options(CA_EXEC_DENSE, 64);
     session = create(f->best, &opt);
     assert_int_equal(ca_session_prefill(session, f->tokens, N, &p), CA_OK);

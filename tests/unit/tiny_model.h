@@ -14,18 +14,19 @@ typedef struct tiny_spec {
     uint32_t hidden, n_layers, n_heads, n_kv_heads, head_dim, ffn, context;
     bool untied, rope_freqs;
 
-    const char *architecture; /* "llama" */
-    const char *skip_key;     /* leave this key out */
-    const char *skip_tensor;  /* leave this tensor out */
-    const char *extra_tensor; /* add a vector of this name */
-    const char *grow_tensor;  /* one row too many in this tensor */
+    const char *architecture;        /* "llama" */
+    const char *skip_key;            /* leave this key out */
+    const char *skip_tensor;         /* leave this tensor out */
+    const char *extra_tensor;        /* add a vector of this name */
+    const char *grow_tensor;         /* one row too many in this tensor */
     const char *str_key, *str_value; /* one more key */
-    const char *u32_key;      /* this key gets u32_value in place of its own, or is added */
+    const char *u32_key;             /* this key gets u32_value in place of its own, or is added */
     uint32_t u32_value;
 } tiny_spec;
 
 static const tiny_spec tiny_plain = {
-    .hidden = 64, .n_layers = 2, .n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .ffn = 96, .context = 640};
+    .hidden = 64, .n_layers = 2, .n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .ffn = 96, .context = 640
+};
 
 typedef struct tiny_tensor {
     char name[TINY_NAME];
@@ -163,7 +164,7 @@ static inline void tiny_pad(bytes *b)
 /* Writes the model to a temporary file; tiny_free removes it. */
 static inline void tiny_write(tiny_model *m)
 {
-    bytes keys = {0}, image = {0}, data = {0};
+    bytes keys = { 0 }, image = { 0 }, data = { 0 };
     uint64_t n_keys = 0;
     tiny_keys(&m->spec, &keys, &n_keys);
     bytes_add(&image, "GGUF", 4);

@@ -6,19 +6,6 @@
 #include "base/arith.h"
 #include "cache/cache.h"
 
-static double element(const ca_cache *cache, uint32_t page, size_t i)
-{
-    const unsigned char *data = ca_page_data(cache, page);
-    if (cache->opt.kern->type == CA_F32) {
-        float f;
-        memcpy(&f, data + i * 4, 4);
-        return (double)f;
-    }
-    uint16_t b;
-    memcpy(&b, data + i * 2, 2);
-    return (double)ca_bf16_to_f32(b);
-}
-
 static void attend_one(const ca_cache *cache, const ca_table *table, const ca_row *row, uint32_t pos, double scale, const float *q,
                        float *o)
 {
@@ -27,9 +14,11 @@ static void attend_one(const ca_cache *cache, const ca_table *table, const ca_ro
     double top = -INFINITY, sum = 0.0, acc[256] = { 0 };
     for (uint32_t i = 0; i < row->n_pages; i++) {
         const uint32_t page = table->pages[row->first_page + i];
+        const unsigned char *data = ca_page_data(cache, page);
         for (uint32_t t = 0; t < cache->info[page].len && cache->info[page].pos + t <= pos; t++) {
             double s = 0.0;
-            for (uint32_t d = 0; d < dim; d++) s += (double)q[d] * element(cache, page, ca_page_k_index(kern, bs, dim, t, d));
+            for (uint32_t d = 0; d < dim; d++)
+                s += (double)q[d] * (double)ca_page_element(kern, data, ca_page_k_index(kern, bs, dim, t, d));
             s *= scale;
             if (s > top) {
                 const double f = exp(top - s);
@@ -39,7 +28,8 @@ static void attend_one(const ca_cache *cache, const ca_table *table, const ca_ro
             }
             const double e = exp(s - top);
             sum += e;
-            for (uint32_t d = 0; d < dim; d++) acc[d] += e * element(cache, page, ca_page_v_index(kern, bs, dim, t, d));
+            for (uint32_t d = 0; d < dim; d++)
+                acc[d] += e * (double)ca_page_element(kern, data, ca_page_v_index(kern, bs, dim, t, d));
         }
     }
     for (uint32_t d = 0; d < dim; d++) o[d] = sum > 0.0 ? (float)(acc[d] / sum) : 0.0F;

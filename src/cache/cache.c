@@ -242,20 +242,13 @@ static void reopen_block(const ca_cache *c, const ca_head *head, uint32_t block,
     float sum[256] = { 0 };
     for (uint32_t t = 0; t < c->info[page].len; t++)
         for (uint32_t d = 0; d < dim; d++) {
-            unsigned char *ke = data + ca_page_k_index(kern, bs, dim, t, d) * elt;
-            unsigned char *ve = data + ca_page_v_index(kern, bs, dim, t, d) * elt;
-            if (t >= n) {
-                memset(ke, 0, elt);
-                memset(ve, 0, elt);
-            } else if (elt == 2) {
-                uint16_t b;
-                memcpy(&b, ke, 2);
-                sum[d] += ca_bf16_to_f32(b);
-            } else {
-                float f;
-                memcpy(&f, ke, 4);
-                sum[d] += f;
+            const size_t k = ca_page_k_index(kern, bs, dim, t, d), v = ca_page_v_index(kern, bs, dim, t, d);
+            if (t < n) {
+                sum[d] += ca_page_element(kern, data, k);
+                continue;
             }
+            memset(data + k * elt, 0, elt);
+            memset(data + v * elt, 0, elt);
         }
     c->info[page].len = n;
     if (!head->mean_k) return;
@@ -303,18 +296,6 @@ uint32_t ca_page_len(const ca_cache *cache, uint32_t page)
     return page < cache->n_pages ? cache->info[page].len : 0;
 }
 
-static float element(const ca_kern *kern, const unsigned char *data, size_t i)
-{
-    if (kern->type == CA_F32) {
-        float f;
-        memcpy(&f, data + i * 4, 4);
-        return f;
-    }
-    uint16_t b;
-    memcpy(&b, data + i * 2, 2);
-    return ca_bf16_to_f32(b);
-}
-
 ca_status ca_page_read(const ca_cache *cache, uint32_t page, float *k, float *v)
 {
     if (page >= cache->n_pages) return ca_fail(CA_E_ARG, "cache: page %u of %u", page, cache->n_pages);
@@ -324,8 +305,8 @@ ca_status ca_page_read(const ca_cache *cache, uint32_t page, float *k, float *v)
     const bool used = cache->info[page].len > 0;
     for (uint32_t t = 0; t < bs; t++)
         for (uint32_t d = 0; d < dim; d++) {
-            if (k) k[(size_t)t * dim + d] = used ? element(kern, data, ca_page_k_index(kern, bs, dim, t, d)) : 0.0F;
-            if (v) v[(size_t)t * dim + d] = used ? element(kern, data, ca_page_v_index(kern, bs, dim, t, d)) : 0.0F;
+            if (k) k[(size_t)t * dim + d] = used ? ca_page_element(kern, data, ca_page_k_index(kern, bs, dim, t, d)) : 0.0F;
+            if (v) v[(size_t)t * dim + d] = used ? ca_page_element(kern, data, ca_page_v_index(kern, bs, dim, t, d)) : 0.0F;
         }
     return CA_OK;
 }

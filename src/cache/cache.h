@@ -41,4 +41,17 @@ static inline void *ca_page_data(const ca_cache *cache, uint32_t page)
     return cache->data + (size_t)page * cache->page_bytes;
 }
 
+/* Element i of a page's data (see ca_page_k_index, ca_page_v_index), as a float. */
+static inline float ca_page_element(const ca_kern *kern, const unsigned char *data, size_t i)
+{
+    float f;
+    uint16_t b;
+    if (kern->type == CA_F32) {
+        memcpy(&f, data + i * 4, 4);
+        return f;
+    }
+    memcpy(&b, data + i * 2, 2);
+    return ca_bf16_to_f32(b);
+}
+
 #endif

@@ -10,7 +10,7 @@ static const ca_selector_vt *find(const ca_select_opt *opt)
 
 void ca_select_defaults(ca_selector selector, ca_select_opt *out)
 {
-    *out = (ca_select_opt){ .selector = selector, .flashprefill = { .alpha = 0.18F, .sink = 2, .window = 4 } };
+    *out = (ca_select_opt){ .selector = selector, .flashprefill = { .alpha = 0.12F, .sink = 2, .window = 4 } };
 }
 
 ca_status ca_select_check(const ca_select_opt *opt)

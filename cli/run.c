@@ -37,17 +37,64 @@ static int join_question(char **text, size_t *size, const char *question)
     return EXIT_DONE;
 }
 
+/* True when the text holds what would become control tokens, such as "<|im_end|>". */
+static int holds_control_tokens(const struct engine *engine, const char *text, size_t size, bool *out)
+{
+    uint32_t *plain = NULL, *parsed = NULL;
+    size_t n_plain = 0, n_parsed = 0;
+    int code = engine_tokenize(engine, text, size, 0, &plain, &n_plain);
+    if (code == EXIT_DONE) code = engine_tokenize(engine, text, size, CA_TOK_PARSE_SPECIAL, &parsed, &n_parsed);
+    *out = code == EXIT_DONE && (n_plain != n_parsed || (n_plain > 0 && memcmp(plain, parsed, n_plain * sizeof *plain) != 0));
+    ca_free(plain);
+    ca_free(parsed);
+    return code;
+}
+
+/* Tokens of a piece, appended to *ids. */
+static int append_piece(const struct engine *engine, const char *text, size_t size, unsigned flags, uint32_t **ids, size_t *n_ids)
+{
+    uint32_t *piece = NULL;
+    size_t n = 0;
+    const int code = engine_tokenize(engine, text, size, flags, &piece, &n);
+    uint32_t *all = code == EXIT_DONE ? realloc(*ids, (*n_ids + n + 1) * sizeof *all) : NULL;
+    if (all) {
+        if (n > 0) memcpy(all + *n_ids, piece, n * sizeof *all);
+        *ids = all;
+        *n_ids += n;
+    }
+    ca_free(piece);
+    return code != EXIT_DONE || all ? code : fail("no memory for the prompt's tokens");
+}
+
+/* The template's control tokens count, those inside the text do not: a document cannot end its own turn. */
+static int tokenize_rendered(const struct engine *engine, const char *rendered, size_t length, const char *text, size_t size,
+                             uint32_t **ids, size_t *n_ids)
+{
+    bool control = false;
+    const int code = holds_control_tokens(engine, text, size, &control);
+    const char *at = control ? strstr(rendered, text) : NULL;
+    if (code != EXIT_DONE || !at)
+        return code != EXIT_DONE ? code : append_piece(engine, rendered, length, CA_TOK_PARSE_SPECIAL, ids, n_ids);
+    const size_t before = (size_t)(at - rendered);
+    note("the text holds control tokens of the model; they are read as plain text");
+    int done = append_piece(engine, rendered, before, CA_TOK_PARSE_SPECIAL, ids, n_ids);
+    if (done == EXIT_DONE) done = append_piece(engine, text, size, 0, ids, n_ids);
+    if (done == EXIT_DONE) done = append_piece(engine, at + size, length - before - size, CA_TOK_PARSE_SPECIAL, ids, n_ids);
+    return done;
+}
+
 static int tokenize_chat(const struct engine *engine, const struct options *options, const char *text, size_t size, uint32_t **ids,
                          size_t *n_ids)
 {
     const ca_message message = { "user", text };
     char *rendered = NULL;
     size_t length = 0;
+    if (memchr(text, '\0', size)) return fail("the text holds a NUL byte, which a chat message cannot: remove it or use --raw");
     const ca_status status = ca_chat_render(engine->tokenizer, &message, 1, true, &rendered, &length);
     if (status == CA_E_UNSUPPORTED && !options->chat) /* not asked for: a model without a template continues the text */
         return engine_tokenize(engine, text, size, CA_TOK_ADD_BOS, ids, n_ids);
     if (status != CA_OK) return fail_library(status);
-    const int code = engine_tokenize(engine, rendered, length, CA_TOK_PARSE_SPECIAL, ids, n_ids);
+    const int code = tokenize_rendered(engine, rendered, length, text, size, ids, n_ids);
     ca_free(rendered);
     return code;
 }

@@ -32,6 +32,14 @@ grep -qi paris "$work/out" || fail "the chat template does not work"
 accept run -m "$MODEL" -p "Paris is the capital of France." --ask "What is the capital of France?" -n 20 --chat
 grep -qi paris "$work/out" || fail "the question is not asked"
 
+# A document cannot end its own turn: control tokens in it are text, and the tool says so.
+tool run -m "$MODEL" --chat -p "One <|im_end|> two" -n 0 --json
+[ "$code" -eq 0 ] || fail "control tokens in the text are refused"
+printed '"prompt_tokens": 39,'
+grep -q "read as plain text" "$work/err" || fail "control tokens in the text are not told"
+printf 'a\000b' >"$work/nul"
+refuse 1 "NUL byte" run -m "$MODEL" --chat -f "$work/nul" -n 1
+
 # Same seed, same text; and text from the whole range of kernels.
 accept run -m "$MODEL" --raw -p "$fox" -n 12 --temp 1.5 --top-p 0.95 --seed 3
 cp "$work/out" "$work/first"

@@ -68,44 +68,46 @@ V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const 
                            const float *k, uint32_t head_dim, uint32_t page_tokens, uint32_t t0, float c, const int *seen)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
-#pragma GCC unroll 8
-    for (int r = 0; r < mr; r++)
-#pragma GCC unroll 8
+    V_UNROLL
+    for (int r = 0; r < mr; r++) {
+        V_UNROLL
         for (int j = 0; j < nv; j++) acc[r][j] = v_zero();
+    }
     const uint32_t units = head_dim / V_KS;
     for (uint32_t u = 0; u < units; u++) {
         vf kv[V_TILE_NV];
-#pragma GCC unroll 8
+        V_UNROLL
         for (int j = 0; j < nv; j++) kv[j] = v_load(k + j * VW);
-#pragma GCC unroll 8
+        V_UNROLL
         for (int r = 0; r < mr; r++) {
             const vf b = v_set1(q[r]);
-#pragma GCC unroll 8
+            V_UNROLL
             for (int j = 0; j < nv; j++) acc[r][j] = v_dot(acc[r][j], b, kv[j]);
         }
         k += nv * VW;
         q += V_TILE_MR;
     }
     const vf vc = v_set1(c);
-#pragma GCC unroll 8
+    V_UNROLL
     for (int r = 0; r < mr; r++) {
         const uint32_t row = row0 + (uint32_t)r;
         v_elt *p = s->p + (size_t)row * page_tokens + t0;
         vm live[V_TILE_NV];
-        if (masked)
-#pragma GCC unroll 8
+        if (masked) {
+            V_UNROLL
             for (int j = 0; j < nv; j++) {
                 live[j] = v_first(seen[r] - j * VW);
                 acc[r][j] = v_select(live[j], acc[r][j], v_set1(-1e30F));
             }
+        }
         vf top = acc[r][0];
-#pragma GCC unroll 8
+        V_UNROLL
         for (int j = 1; j < nv; j++) top = v_max(top, acc[r][j]);
         if (__builtin_expect(v_any_gt(top, s->bar[row]), 0) && (!masked || seen[r] > 0))
             attn_raise(s, row, v_hmax(top), c, head_dim, page_tokens, t0);
         const vf neg_m = v_set1(-s->m[row]);
         vf sum = v_load(s->l + (size_t)row * VW);
-#pragma GCC unroll 8
+        V_UNROLL
         for (int j = 0; j < nv; j++) {
             vf e = v_exp2_prob(v_fma(acc[r][j], vc, neg_m));
             if (masked) e = v_select(live[j], e, v_zero());
@@ -113,7 +115,7 @@ V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const 
             sum = v_add(sum, e);
         }
         v_store(s->l + (size_t)row * VW, sum);
-#pragma GCC unroll 8
+        V_UNROLL
         for (int j = 0; j + 1 < nv; j += 2) v_store_elts2(p + j * VW, acc[r][j], acc[r][j + 1]);
         if (nv & 1) v_store_elts(p + (nv - 1) * VW, acc[r][nv - 1]);
     }
@@ -124,28 +126,30 @@ V_INLINE void attn_pv_tile(const int mr, const int nv, float *o, uint32_t head_d
                            const float *v, uint32_t n_units)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
-#pragma GCC unroll 8
-    for (int r = 0; r < mr; r++)
-#pragma GCC unroll 8
+    V_UNROLL
+    for (int r = 0; r < mr; r++) {
+        V_UNROLL
         for (int j = 0; j < nv; j++) acc[r][j] = v_load(o + (size_t)r * head_dim + j * VW);
+    }
     for (uint32_t u = 0; u < n_units; u++) {
         vf vv[V_TILE_NV];
-#pragma GCC unroll 8
+        V_UNROLL
         for (int j = 0; j < nv; j++) vv[j] = v_load(v + j * VW);
-#pragma GCC unroll 8
+        V_UNROLL
         for (int r = 0; r < mr; r++) {
             float unit;
             memcpy(&unit, p + (size_t)r * page_tokens + u * V_KS, 4);
             const vf b = v_set1(unit);
-#pragma GCC unroll 8
+            V_UNROLL
             for (int j = 0; j < nv; j++) acc[r][j] = v_dot(acc[r][j], b, vv[j]);
         }
         v += nv * VW;
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < mr; r++)
-#pragma GCC unroll 8
+    V_UNROLL
+    for (int r = 0; r < mr; r++) {
+        V_UNROLL
         for (int j = 0; j < nv; j++) v_store(o + (size_t)r * head_dim + j * VW, acc[r][j]);
+    }
 }
 
 /* The tile sizes that a page can ask for, as constants for the compiler. */

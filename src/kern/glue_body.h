@@ -90,18 +90,18 @@ static double peak(uint64_t iters)
 {
     enum { CHAINS = VW == 16 ? 24 : 12 };
     vf acc[CHAINS];
-#pragma GCC unroll 24
+    V_UNROLL
     for (int i = 0; i < CHAINS; i++) acc[i] = v_set1((float)i);
     const vf a = v_set1(1e-3F), b = v_set1(1e-3F);
     for (uint64_t it = 0; it < iters; it++) {
-#pragma GCC unroll 24
+        V_UNROLL
         for (int i = 0; i < CHAINS; i++) {
             acc[i] = v_dot(acc[i], a, b);
             __asm__ volatile("" : "+v"(acc[i])); /* keeps the chain */
         }
     }
     vf sum = v_zero();
-#pragma GCC unroll 24
+    V_UNROLL
     for (int i = 0; i < CHAINS; i++) sum = v_add(sum, acc[i]);
     volatile float sink = v_hadd(sum);
     (void)sink;

@@ -14,7 +14,7 @@ V_INLINE void score_columns(const int nv, const ca_score_job *job, uint32_t j0)
     const size_t panel = (size_t)job->head_dim * 16;
     const float *base[V_TILE_NV];
     vf m[V_TILE_NV], e[V_TILE_NV];
-#pragma GCC unroll 8
+    V_UNROLL
     for (int j = 0; j < nv; j++) {
         const uint32_t col = j0 + (uint32_t)j * VW;
         base[j] = job->means + col / 16 * panel + col % 16;
@@ -31,31 +31,32 @@ V_INLINE void score_columns(const int nv, const ca_score_job *job, uint32_t j0)
             seen[r] = r < mr ? (int)ca_min_u32(blocks, job->n_means) - (int)j0 : 0;
         }
         vf acc[V_TILE_MR][V_TILE_NV];
-#pragma GCC unroll 8
-        for (int r = 0; r < V_TILE_MR; r++)
-#pragma GCC unroll 8
+        V_UNROLL
+        for (int r = 0; r < V_TILE_MR; r++) {
+            V_UNROLL
             for (int j = 0; j < nv; j++) acc[r][j] = v_zero();
+        }
         for (uint32_t d = 0; d < job->head_dim; d++) {
             vf k[V_TILE_NV];
-#pragma GCC unroll 8
+            V_UNROLL
             for (int j = 0; j < nv; j++) k[j] = v_load(base[j] + (size_t)d * 16);
-#pragma GCC unroll 8
+            V_UNROLL
             for (int r = 0; r < V_TILE_MR; r++) {
                 const vf b = v_set1(q[r][d]);
-#pragma GCC unroll 8
+                V_UNROLL
                 for (int j = 0; j < nv; j++) acc[r][j] = v_fma(b, k[j], acc[r][j]);
             }
         }
-#pragma GCC unroll 8
+        V_UNROLL
         for (int j = 0; j < nv; j++) {
             vf top = m[j];
-#pragma GCC unroll 8
+            V_UNROLL
             for (int r = 0; r < V_TILE_MR; r++) {
                 acc[r][j] = v_select(v_first(seen[r] - j * VW), v_mul(acc[r][j], v_set1(c)), v_set1(-1e30F));
                 top = v_max(top, acc[r][j]);
             }
             vf sum = v_mul(e[j], v_exp2(v_sub(m[j], top)));
-#pragma GCC unroll 8
+            V_UNROLL
             for (int r = 0; r < V_TILE_MR; r++) {
                 const vf p = v_exp2(v_sub(acc[r][j], top));
                 sum = v_add(sum, v_select(v_first(seen[r] - j * VW), p, v_zero()));
@@ -64,7 +65,7 @@ V_INLINE void score_columns(const int nv, const ca_score_job *job, uint32_t j0)
             e[j] = sum;
         }
     }
-#pragma GCC unroll 8
+    V_UNROLL
     for (int j = 0; j < nv; j++) {
         v_store(job->m + j0 + j * VW, m[j]);
         v_store(job->e + j0 + j * VW, e[j]);

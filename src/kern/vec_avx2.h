@@ -5,14 +5,13 @@
 #include <immintrin.h>
 
 #include "base/arith.h"
+#include "kern/vec_common.h"
 
 typedef __m256 vf;
 typedef __m256 vm; /* all ones or all zeros per lane */
 enum { VW = 8, V_TILE_NV = 2, V_TILE_MR = 6, V_KS = 1 };
 #define V_TYPE CA_F32
 typedef float v_elt;
-
-#define V_INLINE static inline __attribute__((always_inline))
 
 V_INLINE vf v_load(const float *p)
 {

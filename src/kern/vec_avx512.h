@@ -6,12 +6,11 @@
 #include <immintrin.h>
 
 #include "base/arith.h"
+#include "kern/vec_common.h"
 
 typedef __m512 vf;
 typedef __mmask16 vm;
 enum { VW = 16, V_TILE_NV = 4, V_TILE_MR = 6 };
-
-#define V_INLINE static inline __attribute__((always_inline))
 
 V_INLINE vf v_load(const float *p)
 {

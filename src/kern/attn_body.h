@@ -13,9 +13,9 @@
 #include <string.h>
 
 #include "kern/kern.h"
+#include "kern/tile_body.h"
 
 enum { ATTN_SLACK = 6, ATTN_TILES = CA_ATTN_BLOCK / V_TILE_MR };
-_Static_assert((int)V_TILE_MR == (int)CA_ATTN_TILE && CA_ATTN_BLOCK % CA_ATTN_TILE == 0, "a block is whole tiles");
 
 typedef struct attn_scratch {
     float *q;     /* units [ATTN_TILES][head_dim/KS][V_TILE_MR] */
@@ -63,30 +63,13 @@ static __attribute__((noinline)) void attn_raise(const attn_scratch *s, uint32_t
 }
 
 /* Scores and probabilities of mr query vectors against nv*VW tokens of a K panel.
- * seen[r] = tokens of the panel that vector r may see (used when masked). */
+ * When masked, vector r sees the tokens [hidden[r], seen[r]) of the panel. */
 V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const attn_scratch *s, uint32_t row0, const float *q,
-                           const float *k, uint32_t head_dim, uint32_t page_tokens, uint32_t t0, float c, const int *seen)
+                           const float *k, uint32_t head_dim, uint32_t page_tokens, uint32_t t0, float c, const int *hidden,
+                           const int *seen)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
-    V_UNROLL
-    for (int r = 0; r < mr; r++) {
-        V_UNROLL
-        for (int j = 0; j < nv; j++) acc[r][j] = v_zero();
-    }
-    const uint32_t units = head_dim / V_KS;
-    for (uint32_t u = 0; u < units; u++) {
-        vf kv[V_TILE_NV];
-        V_UNROLL
-        for (int j = 0; j < nv; j++) kv[j] = v_load(k + j * VW);
-        V_UNROLL
-        for (int r = 0; r < mr; r++) {
-            const vf b = v_set1(q[r]);
-            V_UNROLL
-            for (int j = 0; j < nv; j++) acc[r][j] = v_dot(acc[r][j], b, kv[j]);
-        }
-        k += nv * VW;
-        q += V_TILE_MR;
-    }
+    tile_dots(mr, nv, 1, acc, q, k, head_dim / V_KS);
     const vf vc = v_set1(c);
     V_UNROLL
     for (int r = 0; r < mr; r++) {
@@ -98,19 +81,21 @@ V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const 
             for (int j = 0; j < nv; j++) {
                 live[j] = v_first(seen[r] - j * VW);
                 acc[r][j] = v_select(live[j], acc[r][j], v_set1(-1e30F));
+                acc[r][j] = v_select(v_first(hidden[r] - j * VW), v_set1(-1e30F), acc[r][j]);
             }
         }
         vf top = acc[r][0];
         V_UNROLL
         for (int j = 1; j < nv; j++) top = v_max(top, acc[r][j]);
-        if (__builtin_expect(v_any_gt(top, s->bar[row]), 0) && (!masked || seen[r] > 0))
-            attn_raise(s, row, v_hmax(top), c, head_dim, page_tokens, t0);
+        /* Where nothing is visible, top is no score. */
+        const bool sees = !masked || (seen[r] > 0 && seen[r] > hidden[r] && hidden[r] < nv * VW);
+        if (__builtin_expect(v_any_gt(top, s->bar[row]), 0) && sees) attn_raise(s, row, v_hmax(top), c, head_dim, page_tokens, t0);
         const vf neg_m = v_set1(-s->m[row]);
         vf sum = v_load(s->l + (size_t)row * VW);
         V_UNROLL
         for (int j = 0; j < nv; j++) {
             vf e = v_exp2_prob(v_fma(acc[r][j], vc, neg_m));
-            if (masked) e = v_select(live[j], e, v_zero());
+            if (masked) e = v_select(v_first(hidden[r] - j * VW), v_zero(), v_select(live[j], e, v_zero()));
             acc[r][j] = e;
             sum = v_add(sum, e);
         }
@@ -152,36 +137,25 @@ V_INLINE void attn_pv_tile(const int mr, const int nv, float *o, uint32_t head_d
     }
 }
 
-/* The tile sizes that a page can ask for, as constants for the compiler. */
-#define ATTN_MR_CASES(nv, CALL)                                                                                                    \
-    switch (mr) {                                                                                                                  \
-    case 1: CALL(1, nv); break;                                                                                                    \
-    case 2: CALL(2, nv); break;                                                                                                    \
-    case 3: CALL(3, nv); break;                                                                                                    \
-    case 4: CALL(4, nv); break;                                                                                                    \
-    case 5: CALL(5, nv); break;                                                                                                    \
-    default: CALL(6, nv); break;                                                                                                   \
-    }
-
 static void attn_qk_full(int mr, int nv, const attn_scratch *s, uint32_t row0, const float *q, const float *k, uint32_t head_dim,
                          uint32_t page_tokens, uint32_t t0, float c)
 {
-#define CALL(MR, NV) attn_qk_tile(MR, NV, false, s, row0, q, k, head_dim, page_tokens, t0, c, NULL)
+#define CALL(MR, NV) attn_qk_tile(MR, NV, false, s, row0, q, k, head_dim, page_tokens, t0, c, NULL, NULL)
     if (nv == V_TILE_NV) {
-        ATTN_MR_CASES(V_TILE_NV, CALL)
+        TILE_MR_CASES(mr, CALL, V_TILE_NV)
     } else {
-        ATTN_MR_CASES(2, CALL)
+        TILE_MR_CASES(mr, CALL, 2)
     }
 #undef CALL
 }
 
 static void attn_qk_masked(int nv, const attn_scratch *s, uint32_t row0, const float *q, const float *k, uint32_t head_dim,
-                           uint32_t page_tokens, uint32_t t0, float c, const int *seen)
+                           uint32_t page_tokens, uint32_t t0, float c, const int *hidden, const int *seen)
 {
     if (nv == V_TILE_NV)
-        attn_qk_tile(V_TILE_MR, V_TILE_NV, true, s, row0, q, k, head_dim, page_tokens, t0, c, seen);
+        attn_qk_tile(V_TILE_MR, V_TILE_NV, true, s, row0, q, k, head_dim, page_tokens, t0, c, hidden, seen);
     else
-        attn_qk_tile(V_TILE_MR, 2, true, s, row0, q, k, head_dim, page_tokens, t0, c, seen);
+        attn_qk_tile(V_TILE_MR, 2, true, s, row0, q, k, head_dim, page_tokens, t0, c, hidden, seen);
 }
 
 static void attn_pv(int mr, int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t page_tokens, const float *v,
@@ -189,11 +163,11 @@ static void attn_pv(int mr, int nv, float *o, uint32_t head_dim, const v_elt *p,
 {
 #define CALL(MR, NV) attn_pv_tile(MR, NV, o, head_dim, p, page_tokens, v, n_units)
     switch (nv) {
-    case 1: ATTN_MR_CASES(1, CALL) break;
-    case 2: ATTN_MR_CASES(2, CALL) break;
+    case 1: TILE_MR_CASES(mr, CALL, 1) break;
+    case 2: TILE_MR_CASES(mr, CALL, 2) break;
 #if defined(__AVX512F__)
-    case 3: ATTN_MR_CASES(3, CALL) break;
-    default: ATTN_MR_CASES(4, CALL) break;
+    case 3: TILE_MR_CASES(mr, CALL, 3) break;
+    default: TILE_MR_CASES(mr, CALL, 4) break;
 #endif
     }
 #undef CALL
@@ -208,16 +182,8 @@ static void attn_pack_q(const ca_attn_job *job, const attn_scratch *s, uint32_t 
         const uint32_t vec = job->first + ca_min_u32(i, job->count - 1);
         const uint32_t token = vec / job->n_heads;
         s->pos[i] = (int32_t)(job->pos + token);
-        if (i >= job->count) {
-            for (uint32_t u = 0; u < units; u++) dst[(size_t)u * V_TILE_MR] = 0.0F;
-            continue;
-        }
         const float *src = job->q + (size_t)token * job->q_stride + (size_t)(vec % job->n_heads) * job->head_dim;
-        for (uint32_t u = 0; u < units; u++) {
-            v_elt unit[V_KS];
-            for (uint32_t e = 0; e < V_KS; e++) unit[e] = v_elt_of(src[u * V_KS + e]);
-            memcpy(dst + (size_t)u * V_TILE_MR, unit, 4);
-        }
+        pack_vector(dst, V_TILE_MR, i < job->count ? src : NULL, units);
     }
 }
 
@@ -225,6 +191,13 @@ static void attn_pack_q(const ca_attn_job *job, const attn_scratch *s, uint32_t 
 static inline int attn_seen(const ca_page_ref *page, int32_t pos)
 {
     const int64_t n = (int64_t)pos - (int64_t)page->pos + 1;
+    return n < 0 ? 0 : n > (int64_t)page->len ? (int)page->len : (int)n;
+}
+
+/* The first tokens of a page that lie before the window of a query at position pos. */
+static inline int attn_hidden(const ca_page_ref *page, int32_t pos, uint32_t window)
+{
+    const int64_t n = window == 0 ? 0 : (int64_t)pos + 1 - (int64_t)window - (int64_t)page->pos;
     return n < 0 ? 0 : n > (int64_t)page->len ? (int)page->len : (int)n;
 }
 
@@ -236,10 +209,14 @@ static void attn_page(const ca_attn_job *job, const attn_scratch *s, const ca_pa
     const float *k = page->data;
     const float *v = k + (size_t)bs * units;
     const int32_t pos_min = s->pos[0];
-    const bool masked = page->len < bs || (int64_t)page->pos + bs - 1 > pos_min;
+    const bool masked = page->len < bs || (int64_t)page->pos + bs - 1 > pos_min ||
+                        attn_hidden(page, s->pos[n_tiles * V_TILE_MR - 1], job->window) > 0;
 
     int tile_seen[ATTN_TILES];
-    for (uint32_t t = 0; t < n_tiles; t++) tile_seen[t] = masked ? attn_seen(page, s->pos[t * V_TILE_MR + V_TILE_MR - 1]) : (int)bs;
+    for (uint32_t t = 0; t < n_tiles; t++) {
+        tile_seen[t] = masked ? attn_seen(page, s->pos[t * V_TILE_MR + V_TILE_MR - 1]) : (int)bs;
+        if (attn_hidden(page, s->pos[t * V_TILE_MR], job->window) >= tile_seen[t]) tile_seen[t] = 0;
+    }
 
     for (uint32_t t0 = 0; t0 < bs; t0 += kp) {
         const float *panel = k + (size_t)t0 * units;
@@ -249,9 +226,12 @@ static void attn_page(const ca_attn_job *job, const attn_scratch *s, const ca_pa
             const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0);
             const float *q = s->q + (size_t)t * units * V_TILE_MR;
             if (masked) {
-                int seen[V_TILE_MR];
-                for (uint32_t r = 0; r < V_TILE_MR; r++) seen[r] = attn_seen(page, s->pos[row0 + r]) - (int)t0;
-                attn_qk_masked((int)(kp / VW), s, row0, q, panel, dim, bs, t0, c, seen);
+                int hidden[V_TILE_MR], seen[V_TILE_MR];
+                for (uint32_t r = 0; r < V_TILE_MR; r++) {
+                    hidden[r] = attn_hidden(page, s->pos[row0 + r], job->window) - (int)t0;
+                    seen[r] = attn_seen(page, s->pos[row0 + r]) - (int)t0;
+                }
+                attn_qk_masked((int)(kp / VW), s, row0, q, panel, dim, bs, t0, c, hidden, seen);
             } else {
                 attn_qk_full(mr, (int)(kp / VW), s, row0, q, panel, dim, bs, t0, c);
             }

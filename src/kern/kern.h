@@ -40,6 +40,7 @@ typedef struct ca_attn_job {
     uint32_t pos; /* absolute position of the row's first token */
     uint32_t n_heads;
     uint32_t first, count; /* count <= CA_ATTN_BLOCK */
+    uint32_t window;       /* a query at p sees the keys at p - window + 1 .. p; 0 = all up to p */
     float scale;
     void *scratch; /* attn_scratch_bytes, 64-byte aligned, one per thread */
 } ca_attn_job;
@@ -60,6 +61,26 @@ typedef struct ca_score_job {
     float *m, *e; /* [n_means rounded up to 16] */
 } ca_score_job;
 
+/* Query vectors packed for qk: the set's type and order. */
+typedef struct ca_qk_job {
+    const void *packed; /* from pack_q */
+    uint32_t count;     /* vectors, <= CA_ATTN_BLOCK */
+    const void *page;
+    uint32_t page_tokens, head_dim;
+    float *s; /* [count][page_tokens], 64-byte aligned */
+} ca_qk_job;
+
+/* XAttention's antidiagonals of one page (spec/selectors-learned.md C.1); stride 8 or 16. Rows of stride query tokens, packed by
+ * pack_diag:  e[r][c] = sum over t < stride of q[(r + 1) stride - 1 - t] . k[c stride + t] */
+typedef struct ca_diag_job {
+    const void *packed;
+    uint32_t n_rows, stride;
+    const void *page;
+    uint32_t page_tokens, head_dim;
+    float *e;        /* row r starts at e + r * e_stride; page_tokens/stride values each */
+    size_t e_stride; /* floats */
+} ca_diag_job;
+
 struct ca_kern {
     const char *name;
     uint32_t cpu_flags; /* all must be there */
@@ -70,6 +91,22 @@ struct ca_kern {
     size_t (*attn_scratch_bytes)(uint32_t head_dim, uint32_t page_tokens);
     void (*attn)(const ca_attn_job *job);
     void (*score)(const ca_score_job *job);
+
+    /* Vector i is q + i * stride; rounded once to the set's type. packed: ca_pack_q_bytes, 64-byte aligned. */
+    void (*pack_q)(const float *q, size_t stride, uint32_t count, uint32_t head_dim, void *packed);
+    /* s[i][t] = q[i] . k[t] for every slot of a page, f32 sums; slots past the page's end hold zeros and give 0. */
+    void (*qk)(const ca_qk_job *job);
+    /* Token t of the rows is q + (t - skip) * stride for skip <= t < skip + n, zero outside; n_rows * job.stride tokens in all.
+     * packed: ca_pack_diag_bytes, 64-byte aligned. */
+    void (*pack_diag)(const float *q, size_t stride, uint32_t skip, uint32_t n, uint32_t n_rows, uint32_t diag_stride,
+                      uint32_t head_dim, void *packed);
+    void (*diag)(const ca_diag_job *job);
+    /* Log-sum-exp in base 2 of n values: returns m = max(c x), *sum = sum of 2^(c x - m), both -inf, 0 for n = 0; c > 0. */
+    float (*lse)(const float *x, uint32_t n, float c, float *sum);
+    /* out[i][j] = sum over d < depth of x[i][d] panels[j/16][d][j%16], f32, for j < n_cols rounded up to 16. Row i of x and out
+     * starts at i times its stride; panels as ca_score_job.means. */
+    void (*panel_dot)(const float *x, size_t x_stride, uint32_t n, const float *panels, uint32_t depth, uint32_t n_cols, float *out,
+                      size_t out_stride);
 
     /* Writes token rows [slot, slot+n) of one page. k, v: first token's head row; stride in floats. mean_sum f32 [head_dim] gets
      * the keys, as stored, added in token order; NULL = no summary. */
@@ -111,6 +148,17 @@ static inline size_t ca_page_v_index(const ca_kern *kern, uint32_t page_tokens, 
 static inline size_t ca_page_bytes(const ca_kern *kern, uint32_t page_tokens, uint32_t head_dim)
 {
     return (size_t)2 * page_tokens * head_dim * (4 / kern->ks);
+}
+
+/* Bytes of count packed query vectors, whole tiles; and of n_rows packed antidiagonal rows. */
+static inline size_t ca_pack_q_bytes(uint32_t count, uint32_t head_dim)
+{
+    return ca_align_up(ca_align_up(count, CA_ATTN_TILE) * head_dim * 4, 64);
+}
+
+static inline size_t ca_pack_diag_bytes(uint32_t n_rows, uint32_t head_dim)
+{
+    return ca_align_up(ca_align_up(n_rows, CA_ATTN_TILE) * head_dim * 16 * 4, 64);
 }
 
 #endif

@@ -4,6 +4,7 @@
 #include "kern/attn_body.h"
 #include "kern/glue_body.h"
 #include "kern/score_body.h"
+#include "kern/select_body.h"
 #include "kern/sets.h"
 
 #define KERN_SYMBOL ca_kern_avx2

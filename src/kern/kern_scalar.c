@@ -24,7 +24,9 @@ static void attn(const ca_attn_job *job)
         for (uint32_t p = 0; p < job->n_pages; p++) {
             const ca_page_ref *page = &job->pages[p];
             const float *k = page->data, *v = k + (size_t)job->page_tokens * dim;
-            for (uint32_t t = 0; t < page->len && (uint64_t)page->pos + t <= (uint64_t)job->pos + token; t++) {
+            const uint64_t pos = (uint64_t)job->pos + token;
+            for (uint32_t t = 0; t < page->len && (uint64_t)page->pos + t <= pos; t++) {
+                if (job->window > 0 && (uint64_t)page->pos + t + job->window <= pos) continue;
                 float s = 0.0F;
                 for (uint32_t d = 0; d < dim; d++) s += q[d] * k[(size_t)t * dim + d];
                 s *= job->scale;
@@ -70,6 +72,74 @@ static void score(const ca_score_job *job)
         job->m[j] = m;
         job->e[j] = e;
     }
+}
+
+/* Packed vectors are plain rows; those of an antidiagonal row are its tokens in order. */
+static void pack_q(const float *q, size_t stride, uint32_t count, uint32_t head_dim, void *packed)
+{
+    for (uint32_t i = 0; i < count; i++) memcpy((float *)packed + (size_t)i * head_dim, q + i * stride, (size_t)head_dim * 4);
+}
+
+static float dot(const float *a, const float *b, uint32_t n)
+{
+    float s = 0.0F;
+    for (uint32_t i = 0; i < n; i++) s += a[i] * b[i];
+    return s;
+}
+
+static void qk(const ca_qk_job *job)
+{
+    const uint32_t bs = job->page_tokens, dim = job->head_dim;
+    const float *q = job->packed, *k = job->page;
+    for (uint32_t i = 0; i < job->count; i++)
+        for (uint32_t t = 0; t < bs; t++) job->s[(size_t)i * bs + t] = dot(q + (size_t)i * dim, k + (size_t)t * dim, dim);
+}
+
+static void pack_diag(const float *q, size_t stride, uint32_t skip, uint32_t n, uint32_t n_rows, uint32_t diag_stride,
+                      uint32_t head_dim, void *packed)
+{
+    for (uint32_t t = 0; t < n_rows * diag_stride; t++) {
+        float *dst = (float *)packed + (size_t)t * head_dim;
+        if (t >= skip && t - skip < n)
+            memcpy(dst, q + (size_t)(t - skip) * stride, (size_t)head_dim * 4);
+        else
+            memset(dst, 0, (size_t)head_dim * 4);
+    }
+}
+
+static void diag(const ca_diag_job *job)
+{
+    const uint32_t stride = job->stride, dim = job->head_dim;
+    const float *q = job->packed, *k = job->page;
+    for (uint32_t r = 0; r < job->n_rows; r++)
+        for (uint32_t c = 0; c < job->page_tokens / stride; c++) {
+            float sum = 0.0F;
+            for (uint32_t t = 0; t < stride; t++)
+                sum += dot(q + ((size_t)(r + 1) * stride - 1 - t) * dim, k + ((size_t)c * stride + t) * dim, dim);
+            job->e[r * job->e_stride + c] = sum;
+        }
+}
+
+static float lse(const float *x, uint32_t n, float c, float *sum)
+{
+    float m = -INFINITY;
+    double s = 0.0; /* one chain of many terms */
+    for (uint32_t i = 0; i < n; i++) m = fmaxf(m, c * x[i]);
+    for (uint32_t i = 0; i < n && m != -INFINITY; i++) s += (double)exp2f(c * x[i] - m);
+    *sum = (float)s;
+    return m;
+}
+
+static void panel_dot(const float *x, size_t x_stride, uint32_t n, const float *panels, uint32_t depth, uint32_t n_cols, float *out,
+                      size_t out_stride)
+{
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t j = 0; j < ca_align_up(n_cols, 16); j++) {
+            const float *col = panels + (size_t)(j / 16) * depth * 16 + j % 16;
+            float s = 0.0F;
+            for (uint32_t d = 0; d < depth; d++) s += x[i * x_stride + d] * col[(size_t)d * 16];
+            out[i * out_stride + j] = s;
+        }
 }
 
 static void page_put(void *page, uint32_t page_tokens, uint32_t head_dim, uint32_t slot, uint32_t n, const float *k, const float *v,
@@ -134,6 +204,12 @@ const ca_kern ca_kern_scalar = {
     .attn_scratch_bytes = attn_scratch_bytes,
     .attn = attn,
     .score = score,
+    .pack_q = pack_q,
+    .qk = qk,
+    .pack_diag = pack_diag,
+    .diag = diag,
+    .lse = lse,
+    .panel_dot = panel_dot,
     .page_put = page_put,
     .rmsnorm = rmsnorm,
     .rope = rope,

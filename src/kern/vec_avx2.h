@@ -75,6 +75,25 @@ V_INLINE float v_hadd(vf a)
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
+/* Vector j of p[0..period) repeated without end, in floats; period 1, 8 or 16. */
+V_INLINE vf v_load_cycle(const float *p, int period, int j)
+{
+    return period == 1 ? v_set1(*p) : v_load(p + j * VW % period);
+}
+
+/* out[c] = sum of the c-th group of `group` lanes (8 or 16) of nv vectors (2), all groups in a row. */
+V_INLINE void v_sum_groups(const vf *a, int nv, int group, float *out)
+{
+    (void)nv;
+    if (group == 16) {
+        *out = v_hadd(v_add(a[0], a[1]));
+        return;
+    }
+    const vf pairs = v_add(_mm256_unpacklo_ps(a[0], a[1]), _mm256_unpackhi_ps(a[0], a[1]));
+    const __m128 s = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+    _mm_storel_pi((__m64 *)(void *)out, _mm_add_ps(s, _mm_movehl_ps(s, s)));
+}
+
 /* Lanes 0..n-1; n may be outside 0..VW. */
 V_INLINE vm v_first(int n)
 {

@@ -69,6 +69,31 @@ V_INLINE bool v_any_gt(vf a, float b)
     return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_GT_OQ) != 0;
 }
 
+/* Vector j of p[0..period) repeated without end, in floats; period 1, 8 or 16. */
+V_INLINE vf v_load_cycle(const float *p, int period, int j)
+{
+    (void)j; /* whole periods in every vector */
+    return period == 1 ? v_set1(*p) : period == 8 ? _mm512_broadcast_f32x8(_mm256_loadu_ps(p)) : v_load(p);
+}
+
+/* out[c] = sum of the c-th group of `group` lanes (8 or 16) of nv vectors (2 or 4), all groups in a row. */
+V_INLINE void v_sum_groups(const vf *a, int nv, int group, float *out)
+{
+    const vf a2 = nv == 4 ? a[2] : v_zero(), a3 = nv == 4 ? a[3] : v_zero();
+    const vf lo = v_add(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));
+    const vf hi = v_add(_mm512_unpacklo_ps(a2, a3), _mm512_unpackhi_ps(a2, a3));
+    const vf quads = v_add(_mm512_shuffle_ps(lo, hi, 0x44), _mm512_shuffle_ps(lo, hi, 0xee)); /* [4 lane groups of 4][4 vectors] */
+    const __m256 l = _mm512_castps512_ps256(quads), h = _mm512_extractf32x8_ps(quads, 1);
+    const __m128 first = _mm_add_ps(_mm256_castps256_ps128(l), _mm256_extractf128_ps(l, 1));
+    const __m128 second = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    const __m128 pairs = group == 16 ? _mm_add_ps(first, second) : _mm_unpacklo_ps(first, second);
+    if (group == 8 && nv == 4) _mm_storeu_ps(out + 4, _mm_unpackhi_ps(first, second));
+    if (group == 16 && nv == 2)
+        _mm_storel_pi((__m64 *)(void *)out, pairs);
+    else
+        _mm_storeu_ps(out, pairs);
+}
+
 /* Lanes 0..n-1; n may be outside 0..VW. */
 V_INLINE vm v_first(int n)
 {

@@ -1,0 +1,136 @@
+/* What selectors ask of queries and pages, for every vector ISA: scores of packed vectors against a page, antidiagonal sums, and
+ * the log-sum-exp over such scores. */
+#ifndef CA_KERN_SELECT_BODY_H
+#define CA_KERN_SELECT_BODY_H
+
+#include <math.h>
+
+#include "kern/kern.h"
+#include "kern/tile_body.h"
+
+/* A page of 32 tokens may hold one panel of two vectors only. */
+static inline bool select_whole_panels(uint32_t page_tokens)
+{
+    return V_TILE_NV == 2 || page_tokens >= V_TILE_NV * VW;
+}
+
+static void pack_q(const float *q, size_t stride, uint32_t count, uint32_t head_dim, void *packed)
+{
+    const uint32_t units = head_dim / V_KS;
+    for (uint32_t i = 0; i < ca_align_up(count, V_TILE_MR); i++) {
+        float *dst = (float *)packed + (size_t)(i / V_TILE_MR) * units * V_TILE_MR + i % V_TILE_MR;
+        pack_vector(dst, V_TILE_MR, i < count ? q + i * stride : NULL, units);
+    }
+}
+
+V_INLINE void qk_tile(const int mr, const int nv, float *s, uint32_t page_tokens, const float *q, const float *k, uint32_t units)
+{
+    vf acc[V_TILE_MR][V_TILE_NV];
+    tile_dots(mr, nv, 1, acc, q, k, units);
+    V_UNROLL
+    for (int r = 0; r < mr; r++) {
+        V_UNROLL
+        for (int j = 0; j < nv; j++) v_store(s + (size_t)r * page_tokens + j * VW, acc[r][j]);
+    }
+}
+
+static void qk(const ca_qk_job *job)
+{
+    const uint32_t bs = job->page_tokens, units = job->head_dim / V_KS;
+    const bool whole = select_whole_panels(bs);
+    for (uint32_t t0 = 0; t0 < bs; t0 += whole ? V_TILE_NV * VW : 2 * VW) {
+        const float *k = (const float *)job->page + (size_t)t0 * units;
+        for (uint32_t r0 = 0; r0 < job->count; r0 += V_TILE_MR) {
+            const uint32_t mr = ca_min_u32(V_TILE_MR, job->count - r0);
+            const float *q = (const float *)job->packed + (size_t)r0 * units;
+            float *s = job->s + (size_t)r0 * bs + t0;
+#define CALL(MR, NV) qk_tile(MR, NV, s, bs, q, k, units)
+            if (whole) {
+                TILE_MR_CASES(mr, CALL, V_TILE_NV)
+            } else {
+                TILE_MR_CASES(mr, CALL, 2)
+            }
+#undef CALL
+        }
+    }
+}
+
+/* A row's stride tokens in reverse order take turns over the tokens of a panel, so that lane l of a row's dot products is term
+ * l % stride of antidiagonal l / stride. */
+static void pack_diag(const float *q, size_t stride, uint32_t skip, uint32_t n, uint32_t n_rows, uint32_t diag_stride,
+                      uint32_t head_dim, void *packed)
+{
+    const uint32_t units = head_dim / V_KS;
+    const size_t lanes = (size_t)V_TILE_MR * diag_stride;
+    for (uint32_t r = 0; r < n_rows; r++) {
+        float *row = (float *)packed + (size_t)(r / V_TILE_MR) * units * lanes + (size_t)(r % V_TILE_MR) * diag_stride;
+        for (uint32_t i = 0; i < diag_stride; i++) {
+            const uint32_t t = r * diag_stride + diag_stride - 1 - i;
+            pack_vector(row + i, lanes, t >= skip && t - skip < n ? q + (size_t)(t - skip) * stride : NULL, units);
+        }
+    }
+}
+
+V_INLINE void diag_tile(const int mr, const int nv, const int stride, float *e, size_t e_stride, const float *q, const float *k,
+                        uint32_t units)
+{
+    vf acc[V_TILE_MR][V_TILE_NV];
+    tile_dots(mr, nv, stride, acc, q, k, units);
+    V_UNROLL
+    for (int r = 0; r < mr; r++) v_sum_groups(acc[r], nv, stride, e + (size_t)r * e_stride);
+}
+
+V_INLINE void diag_page(const int nv, const int stride, const ca_diag_job *job)
+{
+    const uint32_t units = job->head_dim / V_KS, n_rows = job->n_rows, kp = (uint32_t)nv * VW;
+    const size_t e_stride = job->e_stride;
+    for (uint32_t t0 = 0; t0 < job->page_tokens; t0 += kp) {
+        const float *k = (const float *)job->page + (size_t)t0 * units;
+        for (uint32_t r0 = 0; r0 < n_rows; r0 += V_TILE_MR) {
+            const uint32_t mr = ca_min_u32(V_TILE_MR, n_rows - r0);
+            const float *q = (const float *)job->packed + (size_t)r0 * units * (uint32_t)stride;
+            float *e = job->e + r0 * e_stride + t0 / (uint32_t)stride;
+#define CALL(MR, NV) diag_tile(MR, NV, stride, e, e_stride, q, k, units)
+            TILE_MR_CASES(mr, CALL, nv)
+#undef CALL
+        }
+    }
+}
+
+static void diag(const ca_diag_job *job)
+{
+    const bool whole = select_whole_panels(job->page_tokens);
+    if (whole && job->stride == 8)
+        diag_page(V_TILE_NV, 8, job);
+    else if (whole)
+        diag_page(V_TILE_NV, 16, job);
+    else if (job->stride == 8)
+        diag_page(2, 8, job);
+    else
+        diag_page(2, 16, job);
+}
+
+static float lse(const float *x, uint32_t n, float c, float *sum)
+{
+    const uint32_t whole = n / VW * VW;
+    float tail[VW]; /* padded with what counts nothing */
+    for (uint32_t i = 0; i < VW; i++) tail[i] = whole + i < n ? x[whole + i] : -INFINITY;
+    vf top0 = v_load(tail), top1 = top0;
+    uint32_t i = 0;
+    for (; i + 2 * VW <= whole; i += 2 * VW) {
+        top0 = v_max(top0, v_load(x + i));
+        top1 = v_max(top1, v_load(x + i + VW));
+    }
+    if (i < whole) top0 = v_max(top0, v_load(x + i));
+    const float m = v_hmax(v_max(top0, top1)) * c;
+    *sum = 0.0F;
+    if (m == -INFINITY) return m;
+    const vf vc = v_set1(c), neg_m = v_set1(-m);
+    const vf low = v_set1(-200.0F); /* 2^low is 0; keeps -inf out of v_exp2 */
+    vf total = v_exp2(v_max(low, v_fma(v_load(tail), vc, neg_m)));
+    for (i = 0; i < whole; i += VW) total = v_add(total, v_exp2(v_max(low, v_fma(v_load(x + i), vc, neg_m))));
+    *sum = v_hadd(total);
+    return m;
+}
+
+#endif

@@ -1,0 +1,59 @@
+/* The register tile of query vectors x one K panel and the packing that feeds it, for every vector ISA: attention, plain scores
+ * and antidiagonals are this one loop.
+ *
+ * Packed vectors: [tiles][head_dim/KS units][lanes], a tile being `lanes` vectors interleaved by unit. */
+#ifndef CA_KERN_TILE_BODY_H
+#define CA_KERN_TILE_BODY_H
+
+#include <string.h>
+
+#include "kern/kern.h"
+
+_Static_assert((int)V_TILE_MR == (int)CA_ATTN_TILE && CA_ATTN_BLOCK % CA_ATTN_TILE == 0, "a block is whole tiles");
+
+/* One vector in the kernel's type to its lane of a packed tile; zeros for src NULL. */
+static inline void pack_vector(float *dst, size_t lanes, const float *src, uint32_t units)
+{
+    for (uint32_t u = 0; u < units; u++) {
+        v_elt unit[V_KS] = { 0 };
+        for (uint32_t e = 0; src && e < V_KS; e++) unit[e] = v_elt_of(src[u * V_KS + e]);
+        memcpy(dst + u * lanes, unit, 4);
+    }
+}
+
+/* acc[r][j] = dot products of row r with the nv*VW tokens of a K panel. A row is `period` packed vectors that take turns over the
+ * tokens: 1 = one query vector for all. */
+V_INLINE void tile_dots(const int mr, const int nv, const int period, vf (*acc)[V_TILE_NV], const float *q, const float *k,
+                        uint32_t units)
+{
+    V_UNROLL
+    for (int r = 0; r < mr; r++) {
+        V_UNROLL
+        for (int j = 0; j < nv; j++) acc[r][j] = v_zero();
+    }
+    for (uint32_t u = 0; u < units; u++) {
+        vf kv[V_TILE_NV];
+        V_UNROLL
+        for (int j = 0; j < nv; j++) kv[j] = v_load(k + j * VW);
+        V_UNROLL
+        for (int r = 0; r < mr; r++) {
+            V_UNROLL
+            for (int j = 0; j < nv; j++) acc[r][j] = v_dot(acc[r][j], v_load_cycle(q + r * period, period, j), kv[j]);
+        }
+        k += nv * VW;
+        q += V_TILE_MR * period;
+    }
+}
+
+/* The tile sizes that a page can ask for, as constants for the compiler. */
+#define TILE_MR_CASES(mr, CALL, ...)                                                                                               \
+    switch (mr) {                                                                                                                  \
+    case 1: CALL(1, __VA_ARGS__); break;                                                                                           \
+    case 2: CALL(2, __VA_ARGS__); break;                                                                                           \
+    case 3: CALL(3, __VA_ARGS__); break;                                                                                           \
+    case 4: CALL(4, __VA_ARGS__); break;                                                                                           \
+    case 5: CALL(5, __VA_ARGS__); break;                                                                                           \
+    default: CALL(6, __VA_ARGS__); break;                                                                                          \
+    }
+
+#endif

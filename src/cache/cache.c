@@ -1,6 +1,8 @@
 #include "cache/cache.h"
 
 #include <errno.h>
+#include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -10,7 +12,9 @@ enum { MEAN_PANEL = 16 };
 
 typedef struct sizes {
     size_t n_heads, n_lens, blocks_cap, n_pages, page_bytes;
-    size_t pool, heads, lens, info, free_pages, pages, mean_k, open_sum;
+    size_t n_pool, n_gather;
+    size_t pool, heads, lens, starts, info, free_pages, pages;
+    size_t mean_k, open_sum, inv_norm, gate_k, gate_pool; /* 0 without the summary */
     size_t arena, total;
 } sizes;
 
@@ -26,7 +30,9 @@ static ca_status check(const ca_cache_opt *o)
     if (o->capacity_tokens > UINT32_MAX / 2)
         return ca_fail(CA_E_ARG, "cache: capacity of %llu tokens is above %u", (unsigned long long)o->capacity_tokens,
                        UINT32_MAX / 2);
-    return CA_OK;
+    if (o->gather_tokens > o->capacity_tokens)
+        return ca_fail(CA_E_ARG, "cache: gather_tokens %u is above the capacity", o->gather_tokens);
+    return o->summaries & CA_SUMMARY_GATE ? ca_gate_check_cache(o->gate, o) : CA_OK;
 }
 
 /* n * a * b, aligned, added to the arena's running total. */
@@ -44,15 +50,22 @@ static ca_status measure(const ca_cache_opt *o, sizes *s)
     CA_TRY(ca_mul_size(s->n_lens, o->n_kv_heads, &s->n_heads));
     s->blocks_cap = ca_align_up(ca_ceil_div((uint32_t)o->capacity_tokens, o->page_tokens), MEAN_PANEL);
     /* Each sequence can leave one page unfilled. */
-    const size_t blocks = (size_t)ca_ceil_div((uint32_t)o->capacity_tokens, o->page_tokens) + o->max_seqs - 1;
-    CA_TRY(ca_mul_size(blocks, o->n_layers, &s->n_pages));
+    for (uint32_t l = 0; l < o->n_layers; l++) {
+        const uint32_t held = o->layer_tokens ? ca_min_u32(o->layer_tokens[l], (uint32_t)o->capacity_tokens)
+                                              : (uint32_t)o->capacity_tokens;
+        CA_TRY(ca_add_size(s->n_pages, (size_t)ca_ceil_div(held, o->page_tokens) + o->max_seqs - 1, &s->n_pages));
+    }
     CA_TRY(ca_mul_size(s->n_pages, o->n_kv_heads, &s->n_pages));
+    s->n_pool = s->n_pages;
+    s->n_gather = ca_ceil_div(o->gather_tokens, o->page_tokens);
+    CA_TRY(ca_add_size(s->n_pages, s->n_gather * o->n_kv_heads, &s->n_pages));
     if (s->n_pages >= UINT32_MAX) return ca_fail(CA_E_MEMORY, "cache: %zu pages are more than page ids can name", s->n_pages);
     s->page_bytes = ca_page_bytes(o->kern, o->page_tokens, o->head_dim);
     CA_TRY(ca_mul_size(s->n_pages, s->page_bytes, &s->pool));
 
     CA_TRY(arena_part(s, s->n_heads, sizeof(ca_head), &s->heads));
     CA_TRY(arena_part(s, s->n_lens, sizeof(uint32_t), &s->lens));
+    CA_TRY(arena_part(s, s->n_lens, sizeof(uint32_t), &s->starts));
     CA_TRY(arena_part(s, s->n_pages, sizeof(ca_page_info), &s->info));
     CA_TRY(arena_part(s, s->n_pages, sizeof(uint32_t), &s->free_pages));
     size_t per_head = 0;
@@ -61,6 +74,11 @@ static ca_status measure(const ca_cache_opt *o, sizes *s)
     if (o->summaries & CA_SUMMARY_MEAN_K) {
         CA_TRY(arena_part(s, per_head, sizeof(float) * o->head_dim, &s->mean_k));
         CA_TRY(arena_part(s, s->n_heads, sizeof(float) * o->head_dim, &s->open_sum));
+    }
+    if (o->summaries & CA_SUMMARY_NORM_K) CA_TRY(arena_part(s, per_head, sizeof(float) * o->page_tokens, &s->inv_norm));
+    if (o->summaries & CA_SUMMARY_GATE) {
+        CA_TRY(arena_part(s, per_head, sizeof(float) * ca_gate_k_heads(o->gate) * o->gate->opt.hidden, &s->gate_k));
+        CA_TRY(arena_part(s, s->n_heads, sizeof(float) * 3 * o->head_dim, &s->gate_pool));
     }
     return ca_add_size(s->pool, s->arena, &s->total);
 }
@@ -82,6 +100,16 @@ static void *map_bytes(size_t bytes)
     return p;
 }
 
+/* Gives every head its n floats of a part of the arena, which has bytes (0: the part is not there); *at moves behind it. */
+static void share(ca_head *heads, size_t n_heads, size_t field, size_t n, size_t bytes, unsigned char **at)
+{
+    for (size_t h = 0; bytes > 0 && h < n_heads; h++) {
+        float *mine = (float *)(void *)*at + h * n;
+        memcpy((unsigned char *)&heads[h] + field, &mine, sizeof mine);
+    }
+    *at += bytes;
+}
+
 ca_status ca_cache_create(const ca_cache_opt *opt, ca_cache **out)
 {
     sizes s;
@@ -99,44 +127,51 @@ ca_status ca_cache_create(const ca_cache_opt *opt, ca_cache **out)
                      .page_bytes = s.page_bytes,
                      .n_pages = (uint32_t)s.n_pages,
                      .blocks_cap = (uint32_t)s.blocks_cap,
+                     .n_pool = (uint32_t)s.n_pool,
+                     .n_gather = (uint32_t)s.n_gather,
                      .data = data,
-                     .arena = arena };
+                     .arena = arena,
+                     .data_bytes = s.pool,
+                     .arena_bytes = s.arena };
+    c->opt.layer_tokens = NULL;
     unsigned char *at = arena;
     c->heads = (ca_head *)(void *)at, at += s.heads;
     c->lens = (uint32_t *)(void *)at, at += s.lens;
+    c->starts = (uint32_t *)(void *)at, at += s.starts;
     c->info = (ca_page_info *)(void *)at, at += s.info;
     c->free_pages = (uint32_t *)(void *)at, at += s.free_pages;
-    uint32_t *pages = (uint32_t *)(void *)at;
+    for (size_t h = 0; h < s.n_heads; h++) c->heads[h].pages = (uint32_t *)(void *)at + h * s.blocks_cap;
     at += s.pages;
-    float *mean_k = s.mean_k ? (float *)(void *)at : NULL;
-    at += s.mean_k;
-    float *open_sum = (float *)(void *)at;
-    for (size_t h = 0; h < s.n_heads; h++) {
-        c->heads[h].pages = pages + h * s.blocks_cap;
-        if (!mean_k) continue;
-        c->heads[h].mean_k = mean_k + h * s.blocks_cap * opt->head_dim;
-        c->heads[h].open_sum = open_sum + h * opt->head_dim;
+    share(c->heads, s.n_heads, offsetof(ca_head, mean_k), s.blocks_cap * opt->head_dim, s.mean_k, &at);
+    share(c->heads, s.n_heads, offsetof(ca_head, open_sum), opt->head_dim, s.open_sum, &at);
+    share(c->heads, s.n_heads, offsetof(ca_head, inv_norm), s.blocks_cap * opt->page_tokens, s.inv_norm, &at);
+    if (s.gate_k) {
+        const size_t width = (size_t)ca_gate_k_heads(opt->gate) * opt->gate->opt.hidden;
+        share(c->heads, s.n_heads, offsetof(ca_head, gate_k), s.blocks_cap * width, s.gate_k, &at);
+        share(c->heads, s.n_heads, offsetof(ca_head, gate_pool), (size_t)3 * opt->head_dim, s.gate_pool, &at);
     }
-    for (uint32_t p = 0; p < c->n_pages; p++) c->free_pages[p] = c->n_pages - 1 - p; /* taken from the end: ids ascend */
-    c->n_free = c->n_pages;
+    for (uint32_t p = 0; p < c->n_pool; p++) c->free_pages[p] = c->n_pool - 1 - p; /* taken from the end: ids ascend */
+    c->n_free = c->n_pool;
     *out = c;
     return CA_OK;
 }
 
 void ca_cache_destroy(ca_cache *cache)
 {
-    sizes s;
     if (!cache) return;
-    if (measure(&cache->opt, &s) == CA_OK) {
-        (void)munmap(cache->data, s.pool);
-        (void)munmap(cache->arena, s.arena);
-    }
+    (void)munmap(cache->data, cache->data_bytes);
+    (void)munmap(cache->arena, cache->arena_bytes);
     free(cache);
 }
 
 static uint32_t *len_of(const ca_cache *c, uint32_t seq, uint32_t layer)
 {
     return &c->lens[(size_t)seq * c->opt.n_layers + layer];
+}
+
+uint32_t ca_cache_start(const ca_cache *cache, uint32_t seq, uint32_t layer)
+{
+    return seq < cache->opt.max_seqs && layer < cache->opt.n_layers ? cache->starts[(size_t)seq * cache->opt.n_layers + layer] : 0;
 }
 
 static ca_status check_seq(const ca_cache *c, uint32_t seq, uint32_t layer)
@@ -154,6 +189,20 @@ static void set_mean(const ca_cache *c, const ca_head *head, uint32_t block, con
     for (uint32_t d = 0; d < dim; d++) panel[(size_t)d * MEAN_PANEL] = n ? sum[d] / (float)n : 0.0F;
 }
 
+/* 1 / max(|k|, 1e-6) of n keys as they are stored. */
+static void set_norms(const ca_cache *c, float *out, uint32_t n, const float *k, size_t stride)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float sum = 0.0F;
+        for (uint32_t d = 0; d < c->opt.head_dim; d++) {
+            const float x = k[(size_t)i * stride + d];
+            const float stored = c->opt.kern->type == CA_BF16 ? ca_bf16_to_f32(ca_f32_to_bf16(x)) : x;
+            sum += stored * stored;
+        }
+        out[i] = 1.0F / fmaxf(sqrtf(sum), 1e-6F);
+    }
+}
+
 /* The part of an append that falls into one block of one head. */
 static void put_block(const ca_cache *c, const ca_head *head, uint32_t block, uint32_t slot, uint32_t n, const float *k,
                       const float *v, size_t stride)
@@ -163,6 +212,7 @@ static void put_block(const ca_cache *c, const ca_head *head, uint32_t block, ui
     float sum[256] = { 0 };
     if (head->mean_k && slot > 0)
         for (uint32_t d = 0; d < dim; d++) sum[d] = head->open_sum[d];
+    if (head->inv_norm) set_norms(c, head->inv_norm + (size_t)block * bs + slot, n, k, stride);
     c->opt.kern->page_put(ca_page_data(c, head->pages[block]), bs, dim, slot, n, k, v, stride, head->mean_k ? sum : NULL);
     info->len = slot + n;
     if (!head->mean_k) return;
@@ -174,8 +224,7 @@ static void put_block(const ca_cache *c, const ca_head *head, uint32_t block, ui
 typedef struct append {
     const ca_cache *cache;
     uint32_t seq, layer, start, n_tokens;
-    const float *k, *v;
-    size_t stride;
+    const ca_kv *kv;
 } append;
 
 /* Blocks [first, end) of all heads. The block that was open comes in a call of its own: it reads the sum that the last block of the
@@ -188,16 +237,17 @@ static void put_blocks(const append *a, uint32_t first, uint32_t end)
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t h = i % n_kv, b = first + i / n_kv;
         const uint32_t from = ca_max_u32(a->start, b * bs), to = ca_min_u32(a->start + a->n_tokens, (b + 1) * bs);
-        const size_t at = (size_t)(from - a->start) * a->stride + (size_t)h * a->cache->opt.head_dim;
-        put_block(a->cache, ca_cache_head(a->cache, a->seq, a->layer, h), b, from - b * bs, to - from, a->k + at, a->v + at,
-                  a->stride);
+        const size_t at = (size_t)(from - a->start) * a->kv->stride + (size_t)h * a->cache->opt.head_dim;
+        put_block(a->cache, ca_cache_head(a->cache, a->seq, a->layer, h), b, from - b * bs, to - from, a->kv->k + at, a->kv->v + at,
+                  a->kv->stride);
     }
 }
 
-ca_status ca_cache_append(ca_cache *cache, uint32_t seq, uint32_t layer, const float *k, const float *v, size_t stride,
-                          uint32_t n_tokens)
+ca_status ca_cache_append(ca_cache *cache, uint32_t seq, uint32_t layer, const ca_kv *kv, uint32_t n_tokens)
 {
     CA_TRY(check_seq(cache, seq, layer));
+    if ((cache->opt.summaries & CA_SUMMARY_GATE) && !kv->k_raw)
+        return ca_fail(CA_E_ARG, "cache: the gate's summary needs k_raw, the keys before RoPE");
     const uint32_t bs = cache->opt.page_tokens, n_kv = cache->opt.n_kv_heads;
     uint32_t *len = len_of(cache, seq, layer);
     if (n_tokens == 0) return CA_OK;
@@ -219,9 +269,10 @@ ca_status ca_cache_append(ca_cache *cache, uint32_t seq, uint32_t layer, const f
             if ((uint64_t)(b + 1) * bs > (uint64_t)*len + n_tokens) memset(ca_page_data(cache, page), 0, cache->page_bytes);
         }
     }
-    const append a = { cache, seq, layer, *len, n_tokens, k, v, stride };
+    const append a = { cache, seq, layer, *len, n_tokens, kv };
     put_blocks(&a, first, first + 1);
     put_blocks(&a, first + 1, want);
+    if (cache->opt.summaries & CA_SUMMARY_GATE) ca_gate_append(cache, seq, layer, kv->k_raw, kv->raw_stride, *len, n_tokens);
     *len += n_tokens;
     return CA_OK;
 }
@@ -256,25 +307,49 @@ static void reopen_block(const ca_cache *c, const ca_head *head, uint32_t block,
     memcpy(head->open_sum, sum, (size_t)dim * 4);
 }
 
+ca_status ca_cache_forget(ca_cache *cache, uint32_t seq, uint32_t layer, uint32_t before)
+{
+    CA_TRY(check_seq(cache, seq, layer));
+    uint32_t *start = &cache->starts[(size_t)seq * cache->opt.n_layers + layer];
+    const uint32_t bs = cache->opt.page_tokens, end = ca_min_u32(before, *len_of(cache, seq, layer)) / bs;
+    for (uint32_t h = cache->opt.n_kv_heads; h-- > 0;) {
+        const ca_head *head = ca_cache_head(cache, seq, layer, h);
+        for (uint32_t b = *start / bs; b < end; b++) {
+            cache->info[head->pages[b]].len = 0;
+            cache->free_pages[cache->n_free++] = head->pages[b];
+            head->pages[b] = UINT32_MAX;
+        }
+    }
+    *start = ca_max_u32(*start, end * bs);
+    return CA_OK;
+}
+
 ca_status ca_cache_truncate(ca_cache *cache, uint32_t seq, uint32_t n_tokens)
 {
     CA_TRY(check_seq(cache, seq, 0));
+    for (uint32_t layer = 0; layer < cache->opt.n_layers && n_tokens > 0; layer++)
+        if (n_tokens < *len_of(cache, seq, layer) && n_tokens < ca_cache_start(cache, seq, layer))
+            return ca_fail(CA_E_ARG, "cache: cannot be cut to %u tokens: layer %u has forgotten those before %u; cut it to 0",
+                           n_tokens, layer, ca_cache_start(cache, seq, layer));
     const uint32_t bs = cache->opt.page_tokens;
     const float zero[256] = { 0 };
     for (uint32_t layer = cache->opt.n_layers; layer-- > 0;) {
         uint32_t *len = len_of(cache, seq, layer);
         if (*len <= n_tokens) continue;
-        const uint32_t keep = ca_ceil_div(n_tokens, bs), have = ca_ceil_div(*len, bs);
+        uint32_t *start = &cache->starts[(size_t)seq * cache->opt.n_layers + layer];
+        const uint32_t keep = ca_ceil_div(n_tokens, bs), have = ca_ceil_div(*len, bs), held = ca_max_u32(keep, *start / bs);
         for (uint32_t h = cache->opt.n_kv_heads; h-- > 0;) {
             const ca_head *head = ca_cache_head(cache, seq, layer, h);
-            for (uint32_t b = have; b-- > keep;) {
+            for (uint32_t b = have; b-- > held;) {
                 cache->free_pages[cache->n_free++] = head->pages[b];
                 cache->info[head->pages[b]].len = 0;
                 if (head->mean_k) set_mean(cache, head, b, zero, 0);
             }
             if (n_tokens % bs != 0) reopen_block(cache, head, keep - 1, n_tokens % bs);
         }
+        if (n_tokens % bs != 0 && (cache->opt.summaries & CA_SUMMARY_GATE)) ca_gate_reopen(cache, seq, layer, n_tokens);
         *len = n_tokens;
+        *start = ca_min_u32(*start, n_tokens);
     }
     return CA_OK;
 }
@@ -322,10 +397,66 @@ ca_status ca_page_mean_k(const ca_cache *cache, uint32_t page, float *mean)
     return CA_OK;
 }
 
+/* Copies token slots between pages of one cache: 32-bit units of K, single elements of V (see kern.h for the layout). The n tokens
+ * go to slots 0..n-1 of the page at dst; src[i] is the page that holds token i and slot[i] its place in it. */
+static void gather_page(const ca_cache *c, unsigned char *dst, uint32_t n, unsigned char *const *src, const uint32_t *slot)
+{
+    const ca_kern *kern = c->opt.kern;
+    const uint32_t bs = c->opt.page_tokens, dim = c->opt.head_dim, ks = kern->ks, units = dim / ks;
+    const uint32_t kp = ca_min_u32(kern->k_panel, bs);
+    const size_t elt = 4 / ks;
+    if (n < bs) memset(dst, 0, c->page_bytes);
+    for (uint32_t first = 0; first < n; first += kp)
+        for (uint32_t u = 0; u < units; u++)
+            for (uint32_t i = first; i < ca_min_u32(first + kp, n); i++) {
+                const size_t from = ((size_t)slot[i] / kp * units + u) * kp + slot[i] % kp;
+                memcpy(dst + (((size_t)i / kp * units + u) * kp + i % kp) * 4, src[i] + from * 4, 4);
+            }
+    for (uint32_t panel = 0; panel < dim; panel += kern->v_panel) {
+        const uint32_t width = ca_min_u32(kern->v_panel, dim - panel);
+        for (uint32_t i = 0; i < n; i++) {
+            unsigned char *to = dst + ca_page_v_index(kern, bs, dim, i, panel) * elt;
+            const unsigned char *from = src[i] + ca_page_v_index(kern, bs, dim, slot[i], panel) * elt;
+            for (size_t d = 0; d < width; d++) memcpy(to + d * 4, from + d * 4, elt);
+        }
+    }
+}
+
+ca_status ca_cache_gather(ca_cache *cache, uint32_t seq, uint32_t layer, uint32_t kv_head, const uint32_t *tokens, uint32_t n,
+                          uint32_t *pages)
+{
+    CA_TRY(check_seq(cache, seq, layer));
+    const uint32_t bs = cache->opt.page_tokens, len = ca_cache_len(cache, seq, layer);
+    if (kv_head >= cache->opt.n_kv_heads) return ca_fail(CA_E_ARG, "cache: KV head %u of %u", kv_head, cache->opt.n_kv_heads);
+    if (n > 0 && tokens[0] < ca_cache_start(cache, seq, layer))
+        return ca_fail(CA_E_ARG, "cache: token %u to gather was forgotten", tokens[0]);
+    if (n > (uint64_t)cache->n_gather * bs)
+        return ca_fail(CA_E_FULL, "cache: %u tokens to gather, the cache was created for %u", n, cache->opt.gather_tokens);
+    for (uint32_t i = 0; i < n; i++)
+        if (tokens[i] >= len || (i > 0 && tokens[i] <= tokens[i - 1]))
+            return ca_fail(CA_E_ARG, "cache: token %u at %u to gather: positions must ascend and be below %u", tokens[i], i, len);
+    const ca_head *head = ca_cache_head(cache, seq, layer, kv_head);
+    for (uint32_t first = 0, p = 0; first < n; first += bs, p++) {
+        const uint32_t count = ca_min_u32(bs, n - first);
+        unsigned char *src[128];
+        uint32_t slot[128];
+        for (uint32_t i = 0; i < count; i++) {
+            src[i] = ca_page_data(cache, head->pages[tokens[first + i] / bs]);
+            slot[i] = tokens[first + i] % bs;
+        }
+        pages[p] = cache->n_pool + kv_head * cache->n_gather + p;
+        gather_page(cache, ca_page_data(cache, pages[p]), count, src, slot);
+        /* The position is that of a token from which on everything here is visible: see attn_seen in the kernels. */
+        cache->info[pages[p]] = (ca_page_info){ .pos = 0, .len = count, .head = (uint32_t)(head - cache->heads) };
+    }
+    return CA_OK;
+}
+
 ca_status ca_cache_swap_pages(ca_cache *cache, uint32_t a, uint32_t b)
 {
     if (a >= cache->n_pages || b >= cache->n_pages) return ca_fail(CA_E_ARG, "cache: pages %u and %u of %u", a, b, cache->n_pages);
-    if (cache->info[a].len == 0 || cache->info[b].len == 0) return ca_fail(CA_E_ARG, "cache: a page to swap is not in use");
+    if (a >= cache->n_pool || b >= cache->n_pool || cache->info[a].len == 0 || cache->info[b].len == 0)
+        return ca_fail(CA_E_ARG, "cache: a page to swap is not in use");
     unsigned char *pa = ca_page_data(cache, a), *pb = ca_page_data(cache, b);
     for (size_t i = 0; i < cache->page_bytes; i++) {
         const unsigned char t = pa[i];

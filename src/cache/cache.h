@@ -4,13 +4,17 @@
 
 #include <compactattn/cache.h>
 
+#include "cache/gate.h"
 #include "kern/kern.h"
 
 /* One (sequence, layer, KV head): its pages in order, and the summaries of their blocks. */
 typedef struct ca_head {
-    uint32_t *pages; /* [blocks_cap] page ids */
-    float *mean_k;   /* [blocks_cap/16][head_dim][16]: mean key of each block, in panels; NULL without the summary */
-    float *open_sum; /* [head_dim]: sum of the keys of the last, unfinished block */
+    uint32_t *pages;  /* [blocks_cap] page ids */
+    float *mean_k;    /* [blocks_cap/16][head_dim][16]: mean key of each block, in panels; NULL without the summary */
+    float *open_sum;  /* [head_dim]: sum of the keys of the last, unfinished block */
+    float *inv_norm;  /* [blocks_cap * page_tokens]: 1 / max(|k|, 1e-6) of each token; NULL without the summary */
+    float *gate_k;    /* [gate k heads of this KV head][blocks_cap/16][hidden][16]: projected, rotated pools; NULL without */
+    float *gate_pool; /* [3][head_dim]: max, min and sum of the last, unfinished block's keys before RoPE */
 } ca_head;
 
 typedef struct ca_page_info {
@@ -21,13 +25,16 @@ typedef struct ca_page_info {
 struct ca_cache {
     ca_cache_opt opt;
     size_t page_bytes;
-    uint32_t n_pages, blocks_cap; /* pages in the pool; blocks that one head can hold */
+    uint32_t n_pages, blocks_cap; /* pages, scratch included; blocks that one head can hold */
+    uint32_t n_pool, n_gather;    /* the first n_pool pages are the pool; then n_gather scratch pages per KV head */
     unsigned char *data;          /* n_pages * page_bytes, mapped */
     ca_page_info *info;           /* [n_pages] */
     uint32_t *free_pages;         /* stack */
     uint32_t n_free;
-    ca_head *heads;       /* [max_seqs][n_layers][n_kv_heads] */
-    uint32_t *lens;       /* [max_seqs][n_layers] */
+    ca_head *heads;   /* [max_seqs][n_layers][n_kv_heads] */
+    uint32_t *lens;   /* [max_seqs][n_layers] */
+    uint32_t *starts; /* [max_seqs][n_layers] first position that is held */
+    size_t data_bytes, arena_bytes;
     unsigned char *arena; /* everything but data */
 };
 

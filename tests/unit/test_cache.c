@@ -58,7 +58,9 @@ static void append(ca_cache *cache, uint32_t seq, uint32_t layer, const tokens *
 {
     for (uint32_t at = from; at < to;) {
         const uint32_t n = ca_min_u32(piece ? piece : to - from, to - at);
-        must(ca_cache_append(cache, seq, layer, t->k + at * t->stride, t->v + at * t->stride, t->stride, n), "append");
+        must(ca_cache_append(cache, seq, layer,
+                             &(ca_kv){ .k = t->k + at * t->stride, .v = t->v + at * t->stride, .stride = t->stride }, n),
+             "append");
         at += n;
     }
 }
@@ -227,7 +229,7 @@ static void walk_append(walk *w, uint32_t seq, uint32_t layer, uint32_t n)
     uint32_t *len = &w->len[seq][layer];
     const size_t at = *len * t->stride, count = n * t->stride;
     float *k = random_values(count, 1.0F, w->seed), *v = random_values(count, 100.0F, w->seed + 1);
-    const ca_status st = ca_cache_append(w->cache, seq, layer, k, v, t->stride, n);
+    const ca_status st = ca_cache_append(w->cache, seq, layer, &(ca_kv){ .k = k, .v = v, .stride = t->stride }, n);
     *len += n;
     const bool fits = within_capacity(w);
     if (st == CA_OK) {
@@ -292,14 +294,14 @@ static void full(void **state)
     append(twin, 0, 1, &t, 0, 70, 0);
     static const uint32_t too_many[] = { 200, 1900, UINT32_MAX };
     for (size_t i = 0; i < 3; i++) {
-        assert_int_equal(ca_cache_append(cache, 0, 0, t.k, t.v, t.stride, too_many[i]), CA_E_FULL);
+        assert_int_equal(ca_cache_append(cache, 0, 0, &(ca_kv){ .k = t.k, .v = t.v, .stride = t.stride }, too_many[i]), CA_E_FULL);
         assert_non_null(strstr(ca_last_error(), "cache: "));
         for (uint32_t l = 0; l < N_LAYERS; l++) {
             check_tokens(cache, (place){ &opt, 0, l }, &t, l ? 70 : 100);
             check_same_means(cache, (place){ &opt, 0, l }, twin, (place){ &opt, 0, l });
         }
     }
-    assert_int_equal(ca_cache_append(cache, 0, 0, t.k, t.v, t.stride, 0), CA_OK);
+    assert_int_equal(ca_cache_append(cache, 0, 0, &(ca_kv){ .k = t.k, .v = t.v, .stride = t.stride }, 0), CA_OK);
     append(cache, 0, 1, &t, 70, 100, 7); /* the other layer still has its share */
     check_tokens(cache, (place){ &opt, 0, 1 }, &t, 100);
     ca_cache_destroy(cache);
@@ -465,9 +467,9 @@ static void bad_calls(void **state)
     append(cache, 0, 0, &t, 0, 40, 0);
     uint32_t n = 0;
     const uint32_t page = ca_cache_pages(cache, 0, 0, 1, &n)[1];
-    assert_int_equal(ca_cache_append(cache, MAX_SEQS, 0, t.k, t.v, t.stride, 1), CA_E_ARG);
+    assert_int_equal(ca_cache_append(cache, MAX_SEQS, 0, &(ca_kv){ .k = t.k, .v = t.v, .stride = t.stride }, 1), CA_E_ARG);
     assert_non_null(strstr(ca_last_error(), "sequence 3"));
-    assert_int_equal(ca_cache_append(cache, 0, N_LAYERS, t.k, t.v, t.stride, 1), CA_E_ARG);
+    assert_int_equal(ca_cache_append(cache, 0, N_LAYERS, &(ca_kv){ .k = t.k, .v = t.v, .stride = t.stride }, 1), CA_E_ARG);
     assert_non_null(strstr(ca_last_error(), "layer 2"));
     assert_int_equal(ca_cache_truncate(cache, UINT32_MAX, 0), CA_E_ARG);
     assert_int_equal(ca_cache_len(cache, MAX_SEQS, 0), 0);
@@ -501,6 +503,61 @@ static void bad_calls(void **state)
     free_tokens(&t);
 }
 
+/* A sliding layer holds 3 pages of tokens at a time: what it forgets makes room, and cannot be read, gathered or cut back to. */
+static void forgotten(void **state)
+{
+    (void)state;
+    enum { PAGE = 32, DIM = 16, ALL = 20 * PAGE + 5 };
+    const ca_kern *kern = NULL;
+    must(ca_kern_choose("scalar", &kern), "scalar");
+    const uint32_t layer_tokens[N_LAYERS] = { ALL, 3 * PAGE };
+    ca_cache_opt opt = options(kern, PAGE, DIM, ALL);
+    size_t whole = 0, sliding = 0;
+    opt.max_seqs = 1;
+    must(ca_cache_forecast(&opt, &whole), "forecast");
+    opt.layer_tokens = layer_tokens;
+    must(ca_cache_forecast(&opt, &sliding), "forecast");
+    assert_true(sliding + 17 * N_KV * 2 * PAGE * DIM * 4 <= whole);
+    ca_cache *cache = create(&opt);
+    tokens t = random_tokens(ALL, DIM, 5);
+    append(cache, 0, 0, &t, 0, ALL, 0);
+    for (uint32_t at = 0; at < ALL; at += PAGE) {
+        const uint32_t to = ca_min_u32(at + PAGE, ALL);
+        append(cache, 0, 1, &t, at, to, 7);
+        must(ca_cache_forget(cache, 0, 1, to > PAGE ? to - PAGE : 0), "forget");
+    }
+    assert_int_equal(ca_cache_len(cache, 0, 1), ALL);
+    assert_int_equal(ca_cache_start(cache, 0, 1), 19 * PAGE);
+    assert_int_equal(ca_cache_start(cache, 0, 0), 0);
+    uint32_t n = 0;
+    const uint32_t *pages = ca_cache_pages(cache, 0, 1, 1, &n);
+    assert_int_equal(n, 21);
+    assert_int_equal(pages[18], UINT32_MAX);
+    float k[PAGE * DIM];
+    must(ca_page_read(cache, pages[20], k, NULL), "read");
+    assert_memory_equal(k, t.k + 20 * PAGE * t.stride + DIM, DIM * sizeof *k);
+
+    unsigned char memory[1 << 16] __attribute__((aligned(64)));
+    ca_workspace ws = { memory, sizeof memory, 0 };
+    const ca_chunk chunk = { .layer = 1, .pos = ALL - 5, .n_tokens = 5, .n_heads = N_KV };
+    ca_table table;
+    must(ca_table_create(cache, &chunk, &ws, &table), "table");
+    must(ca_table_add_window(cache, 0, 5, PAGE, &table), "window");
+    assert_int_equal(table.rows[0].n_pages, 2);
+    assert_int_equal(ca_table_add_dense(cache, 0, 5, &table), CA_E_ARG);
+    assert_non_null(strstr(ca_last_error(), "forgotten"));
+
+    assert_int_equal(ca_cache_truncate(cache, 0, 18 * PAGE), CA_E_ARG);
+    assert_int_equal(ca_cache_len(cache, 0, 0), ALL);
+    must(ca_cache_truncate(cache, 0, 19 * PAGE + 3), "truncate");
+    append(cache, 0, 1, &t, 19 * PAGE + 3, ALL, 0);
+    must(ca_cache_truncate(cache, 0, 0), "truncate to nothing");
+    assert_int_equal(ca_cache_start(cache, 0, 1), 0);
+    append(cache, 0, 1, &t, 0, 3 * PAGE, 0);
+    free_tokens(&t);
+    ca_cache_destroy(cache);
+}
+
 int main(void)
 {
     omp_set_num_threads(1); /* thousands of tiny appends: threads would only wait for each other */
@@ -514,6 +571,7 @@ int main(void)
         cmocka_unit_test(bad_options),
         cmocka_unit_test(forecasts),
         cmocka_unit_test(bad_calls),
+        cmocka_unit_test(forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

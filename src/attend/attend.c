@@ -35,16 +35,16 @@ size_t ca_attend_ws_bytes(const ca_cache *cache, uint32_t n_heads, uint32_t n_to
 
 static ca_status check(const ca_cache *cache, const ca_table *table, float scale, size_t q_stride, size_t o_stride)
 {
-    const ca_chunk *c = &table->chunk;
-    const size_t width = (size_t)c->n_heads * cache->opt.head_dim;
+    const uint32_t n_heads = table->chunk.n_heads;
+    const size_t width = (size_t)n_heads * cache->opt.head_dim;
     if (!(scale > 0.0F)) return ca_fail(CA_E_ARG, "attend: scale %g is not positive", (double)scale);
     if (q_stride < width || o_stride < width)
-        return ca_fail(CA_E_SHAPE, "attend: token strides %zu, %zu are below %u heads x %u", q_stride, o_stride, c->n_heads,
+        return ca_fail(CA_E_SHAPE, "attend: token strides %zu, %zu are below %u heads x %u", q_stride, o_stride, n_heads,
                        cache->opt.head_dim);
     for (uint32_t r = 0; r < table->n_rows; r++) {
         const ca_row *row = &table->rows[r];
-        if (row->kv_head >= cache->opt.n_kv_heads || (uint64_t)row->head + row->n_heads > c->n_heads || row->n_heads == 0 ||
-            (uint64_t)row->token + row->n_tokens > c->n_tokens || (uint64_t)row->first_page + row->n_pages > table->n_pages)
+        if (row->kv_head >= cache->opt.n_kv_heads || (uint64_t)row->head + row->n_heads > n_heads || row->n_heads == 0 ||
+            (uint64_t)row->token + row->n_tokens > table->n_tokens || (uint64_t)row->first_page + row->n_pages > table->n_pages)
             return ca_fail(CA_E_SHAPE, "attend: row %u lies outside of its table", r);
     }
     for (size_t i = 0; i < table->n_pages; i++)
@@ -106,7 +106,8 @@ ca_status ca_attend(const ca_cache *cache, const ca_table *table, float scale, c
             .o = (unsigned char *)o + ((size_t)row->token * o_stride + (size_t)row->head * dim) * out_bytes,
             .o_stride = o_stride,
             .o_type = out_type,
-            .pos = table->chunk.pos + row->token,
+            .pos = row->pos,
+            .window = row->window,
             .n_heads = row->n_heads,
             .first = jobs[i].first,
             .count = jobs[i].count,

@@ -16,6 +16,7 @@ static void attend_one(const ca_cache *cache, const ca_table *table, const ca_ro
         const uint32_t page = table->pages[row->first_page + i];
         const unsigned char *data = ca_page_data(cache, page);
         for (uint32_t t = 0; t < cache->info[page].len && cache->info[page].pos + t <= pos; t++) {
+            if (row->window > 0 && (uint64_t)cache->info[page].pos + t + row->window <= pos) continue;
             double s = 0.0;
             for (uint32_t d = 0; d < dim; d++)
                 s += (double)q[d] * (double)ca_page_element(kern, data, ca_page_k_index(kern, bs, dim, t, d));
@@ -44,7 +45,7 @@ ca_status ca_attend_oracle(const ca_cache *cache, const ca_table *table, float s
 #pragma omp parallel for schedule(dynamic)
         for (uint32_t i = 0; i < row->n_tokens * row->n_heads; i++) {
             const size_t token = row->token + i / row->n_heads, head = row->head + i % row->n_heads;
-            attend_one(cache, table, row, table->chunk.pos + (uint32_t)token, (double)scale, q + token * q_stride + head * dim,
+            attend_one(cache, table, row, row->pos + i / row->n_heads, (double)scale, q + token * q_stride + head * dim,
                        o + token * o_stride + head * dim);
         }
     }

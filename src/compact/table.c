@@ -1,4 +1,5 @@
 /* Block mask -> unions -> rows of page ids. Formulas: spec/attention.md 4.1. */
+#include <math.h>
 #include <string.h>
 
 #include "select/mask.h"
@@ -18,13 +19,26 @@ size_t ca_table_ws_bytes(const ca_cache *cache, uint32_t n_heads, uint32_t n_tok
     return mask + rows + pages + n_heads * ca_mask_words((uint32_t)nk) * 8 * 2 + 5 * 64;
 }
 
-ca_status ca_table_create(const ca_cache *cache, const ca_chunk *chunk, ca_workspace *ws, ca_table *out)
+ca_status ca_table_create_batch(const ca_cache *cache, const ca_chunk *chunks, uint32_t n_chunks, ca_workspace *ws, ca_table *out)
 {
-    CA_TRY(ca_chunk_check(cache, chunk));
-    const uint32_t nq = max_qblocks(cache, chunk->n_tokens);
-    const size_t nk = ca_ceil_div(chunk->pos + chunk->n_tokens, cache->opt.page_tokens);
-    *out =
-        (ca_table){ .chunk = *chunk, .max_rows = chunk->n_heads * (nq + 2), .max_pages = chunk->n_heads * (size_t)(nq + 2) * nk };
+    *out = (ca_table){ 0 };
+    if (n_chunks == 0) return ca_fail(CA_E_ARG, "table: no chunks");
+    size_t n_rows = 0;
+    for (uint32_t i = 0; i < n_chunks; i++) {
+        const ca_chunk *c = &chunks[i];
+        CA_TRY(ca_chunk_check(cache, c));
+        if (c->layer != chunks[0].layer || c->n_heads != chunks[0].n_heads || c->first > UINT32_MAX - c->n_tokens)
+            return ca_fail(CA_E_SHAPE,
+                           "table: chunk %u of a batch has layer %u, %u heads, first %u; chunk 0 has layer %u, %u heads", i,
+                           c->layer, c->n_heads, c->first, chunks[0].layer, chunks[0].n_heads);
+        const size_t rows = c->n_heads * (size_t)(max_qblocks(cache, c->n_tokens) + 2);
+        n_rows += rows;
+        out->max_pages += rows * ca_ceil_div(c->pos + c->n_tokens, cache->opt.page_tokens);
+        out->n_tokens = ca_max_u32(out->n_tokens, c->first + c->n_tokens);
+    }
+    if (n_rows > UINT32_MAX) return ca_fail(CA_E_UNSUPPORTED, "table: %zu rows", n_rows);
+    out->chunk = chunks[0];
+    out->max_rows = (uint32_t)n_rows;
     void *rows = NULL, *pages = NULL;
     CA_TRY(ca_ws_take(ws, "table rows", out->max_rows, sizeof(ca_row), &rows));
     CA_TRY(ca_ws_take(ws, "table pages", out->max_pages, sizeof(uint32_t), &pages));
@@ -33,17 +47,49 @@ ca_status ca_table_create(const ca_cache *cache, const ca_chunk *chunk, ca_works
     return CA_OK;
 }
 
-/* Appends a row that reads the blocks of `bits` (NULL = all) below n_blocks. */
-static ca_status add_row(const ca_cache *cache, ca_table *table, ca_row row, const uint64_t *bits, uint32_t n_blocks)
+ca_status ca_table_create(const ca_cache *cache, const ca_chunk *chunk, ca_workspace *ws, ca_table *out)
 {
-    if (table->n_rows == table->max_rows || table->n_pages + n_blocks > table->max_pages)
+    return ca_table_create_batch(cache, chunk, 1, ws, out);
+}
+
+ca_status ca_table_next_chunk(const ca_cache *cache, const ca_chunk *chunk, ca_table *table)
+{
+    CA_TRY(ca_chunk_check(cache, chunk));
+    if (chunk->layer != table->chunk.layer || chunk->n_heads != table->chunk.n_heads ||
+        (uint64_t)chunk->first + chunk->n_tokens > table->n_tokens)
+        return ca_fail(CA_E_SHAPE, "table: tokens [%u, +%u) are not those of a chunk that the table was created for", chunk->first,
+                       chunk->n_tokens);
+    table->chunk = *chunk;
+    return CA_OK;
+}
+
+/* A row for heads [head, +n_heads) of tokens [token, +n) of the chunk. */
+static ca_row row_of(const ca_cache *cache, const ca_chunk *chunk, uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n)
+{
+    return (ca_row){ .seq = chunk->seq,
+                     .kv_head = head / (chunk->n_heads / cache->opt.n_kv_heads),
+                     .head = head,
+                     .n_heads = n_heads,
+                     .token = chunk->first + token,
+                     .n_tokens = n,
+                     .pos = chunk->pos + token,
+                     .past = chunk->pos };
+}
+
+/* Appends a row that reads n_gathered given pages, then the blocks of `bits` (NULL = all) in [first_block, n_blocks). */
+static ca_status add_row(const ca_cache *cache, ca_table *table, ca_row row, const uint32_t *gathered, uint32_t n_gathered,
+                         const uint64_t *bits, uint32_t first_block, uint32_t n_blocks)
+{
+    if (table->n_rows == table->max_rows || table->n_pages + n_gathered + n_blocks - first_block > table->max_pages)
         return ca_fail(CA_E_WORKSPACE, "table: row %u does not fit: every builder may be called once", table->n_rows);
-    const uint32_t *ids = ca_cache_head(cache, table->chunk.seq, table->chunk.layer, row.kv_head)->pages;
+    const uint32_t *ids = ca_cache_head(cache, row.seq, table->chunk.layer, row.kv_head)->pages;
+    const uint32_t start = ca_cache_start(cache, row.seq, table->chunk.layer) / cache->opt.page_tokens;
     uint32_t *list = table->pages + table->n_pages;
-    uint32_t n = 0;
+    uint32_t n = n_gathered;
+    if (n > 0) memcpy(list, gathered, (size_t)n * sizeof *gathered);
     if (!bits) {
-        memcpy(list, ids, (size_t)n_blocks * sizeof *ids);
-        n = n_blocks;
+        memcpy(list + n, ids + first_block, (size_t)(n_blocks - first_block) * sizeof *ids);
+        n += n_blocks - first_block;
     } else {
         for (uint32_t w = 0; w < ca_mask_words(n_blocks); w++)
             for (uint64_t left = bits[w]; left; left &= left - 1) {
@@ -51,6 +97,10 @@ static ca_status add_row(const ca_cache *cache, ca_table *table, ca_row row, con
                 if (j < n_blocks) list[n++] = ids[j];
             }
     }
+    for (uint32_t i = n_gathered; start > 0 && i < n; i++)
+        if (list[i] == UINT32_MAX)
+            return ca_fail(CA_E_ARG, "table: a row needs tokens before %u, which layer %u has forgotten",
+                           start * cache->opt.page_tokens, table->chunk.layer);
     row.first_page = (uint32_t)table->n_pages;
     row.n_pages = n;
     table->rows[table->n_rows++] = row;
@@ -58,17 +108,62 @@ static ca_status add_row(const ca_cache *cache, ca_table *table, ca_row row, con
     return CA_OK;
 }
 
-ca_status ca_table_add_dense(const ca_cache *cache, uint32_t first, uint32_t n, ca_table *table)
+static ca_status check_tokens(const ca_chunk *c, uint32_t first, uint32_t n)
 {
-    const ca_chunk *c = &table->chunk;
-    if (n == 0) return CA_OK;
     if ((uint64_t)first + n > c->n_tokens)
         return ca_fail(CA_E_SHAPE, "table: tokens [%u, +%u) of a chunk of %u", first, n, c->n_tokens);
+    return CA_OK;
+}
+
+/* One row of a KV head for tokens [first, +n), every page up to the last of them. */
+static ca_status add_dense_row(const ca_cache *cache, uint32_t kv_head, uint32_t first, uint32_t n, ca_table *table)
+{
+    const ca_chunk *c = &table->chunk;
     const uint32_t group = c->n_heads / cache->opt.n_kv_heads;
-    const uint32_t n_blocks = ca_ceil_div(c->pos + first + n, cache->opt.page_tokens);
+    return add_row(cache, table, row_of(cache, c, kv_head * group, group, first, n), NULL, 0, NULL, 0,
+                   ca_ceil_div(c->pos + first + n, cache->opt.page_tokens));
+}
+
+ca_status ca_table_add_dense(const ca_cache *cache, uint32_t first, uint32_t n, ca_table *table)
+{
+    CA_TRY(check_tokens(&table->chunk, first, n));
+    for (uint32_t kv = 0; kv < cache->opt.n_kv_heads && n > 0; kv++) CA_TRY(add_dense_row(cache, kv, first, n, table));
+    return CA_OK;
+}
+
+ca_status ca_table_add_window(const ca_cache *cache, uint32_t first, uint32_t n, uint32_t window, ca_table *table)
+{
+    enum { MAX_SPAN = 512 }; /* tokens of a row: wide rows share their pages, narrow ones read fewer in vain */
+    const ca_chunk *c = &table->chunk;
+    const uint32_t bs = cache->opt.page_tokens, group = c->n_heads / cache->opt.n_kv_heads;
+    const uint32_t span = ca_max_u32(bs, ca_min_u32(window / bs * bs, MAX_SPAN));
+    CA_TRY(check_tokens(c, first, n));
+    if (window == 0) return ca_fail(CA_E_ARG, "table: window 0: at least the query's own key");
     for (uint32_t kv = 0; kv < cache->opt.n_kv_heads; kv++)
-        CA_TRY(add_row(cache, table, (ca_row){ .kv_head = kv, .head = kv * group, .n_heads = group, .token = first, .n_tokens = n },
-                       NULL, n_blocks));
+        for (uint32_t at = first; at < first + n;) {
+            const uint32_t pos = c->pos + at, count = ca_min_u32(span - pos % span, first + n - at);
+            const uint32_t block = pos + 1 > window ? (pos + 1 - window) / bs : 0;
+            ca_row row = row_of(cache, c, kv * group, group, at, count);
+            row.window = window;
+            CA_TRY(add_row(cache, table, row, NULL, 0, NULL, block, ca_ceil_div(pos + count, bs)));
+            at += count;
+        }
+    return CA_OK;
+}
+
+ca_status ca_table_add_gathered(const ca_cache *cache, uint32_t first, uint32_t n, const uint32_t *pages, size_t stride,
+                                const uint32_t *n_pages, ca_table *table)
+{
+    const ca_chunk *c = &table->chunk;
+    const uint32_t bs = cache->opt.page_tokens, group = c->n_heads / cache->opt.n_kv_heads;
+    CA_TRY(check_tokens(c, first, n));
+    const uint32_t block = (c->pos + first) / bs; /* the lists were made for these tokens: their past ends at this page */
+    for (uint32_t kv = 0; kv < cache->opt.n_kv_heads && n > 0; kv++) {
+        ca_row row = row_of(cache, c, kv * group, group, first, n);
+        row.past = row.pos;
+        if (n_pages[kv] > block) return ca_fail(CA_E_SHAPE, "table: %u gathered pages, the past has %u", n_pages[kv], block);
+        CA_TRY(add_row(cache, table, row, pages + kv * stride, n_pages[kv], NULL, block, ca_ceil_div(c->pos + first + n, bs)));
+    }
     return CA_OK;
 }
 
@@ -101,26 +196,36 @@ void ca_mask_union(const ca_mask *mask, uint32_t heads_per_row, uint64_t *q_unio
     }
 }
 
-/* Rows of `heads` query heads x `qblocks` Q blocks. With open, the chunk's own blocks are always in. */
-static ca_status add_rows(const ca_cache *cache, const ca_mask *mask, uint32_t heads, uint32_t qblocks, bool open, ca_table *table)
+enum { MAX_WORDS = 4096 };
+
+static ca_status check_words(const ca_mask *mask)
 {
-    enum { MAX_WORDS = 4096 };
+    if (mask->words <= MAX_WORDS) return CA_OK;
+    return ca_fail(CA_E_UNSUPPORTED, "table: %u K blocks are more than %u", mask->n_kblocks, MAX_WORDS * 64);
+}
+
+/* Blocks of the row of heads [h, +heads) and Q blocks [i, +n). With open, the chunk's own blocks are always in, those before the
+ * mask's first token, too. */
+static void row_blocks(const ca_mask *mask, uint32_t h, uint32_t heads, uint32_t i, uint32_t n, bool open, uint32_t first_open,
+                       uint64_t *bits)
+{
+    union_of(mask, h, heads, i, n, bits);
+    if (open) open_blocks(bits, first_open, mask->first_qblock + i + n);
+}
+
+/* Rows of `heads` query heads x `qblocks` Q blocks for heads [head, head_end). */
+static ca_status add_rows(const ca_cache *cache, const ca_mask *mask, uint32_t head, uint32_t head_end, uint32_t heads,
+                          uint32_t qblocks, bool open, ca_table *table)
+{
     uint64_t bits[MAX_WORDS];
-    const uint32_t bs = cache->opt.page_tokens, group = mask->n_heads / cache->opt.n_kv_heads;
-    const uint32_t end = mask->first_token + mask->n_tokens;
-    if (mask->words > MAX_WORDS)
-        return ca_fail(CA_E_UNSUPPORTED, "table: %u K blocks are more than %u", mask->n_kblocks, MAX_WORDS * 64);
-    for (uint32_t h = 0; h < mask->n_heads; h += heads)
+    const ca_chunk *c = &table->chunk;
+    const uint32_t bs = cache->opt.page_tokens, end = mask->first_token + mask->n_tokens;
+    for (uint32_t h = head; h < head_end; h += heads)
         for (uint32_t i = 0; i < mask->n_qblocks; i += qblocks) {
             const uint32_t n = ca_min_u32(qblocks, mask->n_qblocks - i), block = mask->first_qblock + i;
             const uint32_t from = ca_max_u32(mask->first_token, block * bs), to = ca_min_u32(end, (block + n) * bs);
-            union_of(mask, h, heads, i, n, bits);
-            /* The chunk's blocks before the mask's first token belong to the current chunk, too. */
-            if (open) open_blocks(bits, table->chunk.pos / bs, block + n);
-            const ca_row row = {
-                .kv_head = h / group, .head = h, .n_heads = heads, .token = from - table->chunk.pos, .n_tokens = to - from
-            };
-            CA_TRY(add_row(cache, table, row, bits, block + n));
+            row_blocks(mask, h, heads, i, n, open, c->pos / bs, bits);
+            CA_TRY(add_row(cache, table, row_of(cache, c, h, heads, from - c->pos, to - from), NULL, 0, bits, 0, block + n));
         }
     return CA_OK;
 }
@@ -128,17 +233,107 @@ static ca_status add_rows(const ca_cache *cache, const ca_mask *mask, uint32_t h
 ca_status ca_table_add_block_sparse(const ca_cache *cache, const ca_mask *mask, ca_table *table)
 {
     CA_TRY(ca_mask_check(cache, mask, &table->chunk));
-    return add_rows(cache, mask, 1, 1, false, table);
+    CA_TRY(check_words(mask));
+    return add_rows(cache, mask, 0, mask->n_heads, 1, 1, false, table);
 }
 
 ca_status ca_table_add_compact(const ca_cache *cache, const ca_mask *mask, const ca_table_opt *opt, ca_table *table)
 {
     CA_TRY(ca_mask_check(cache, mask, &table->chunk));
+    CA_TRY(check_words(mask));
     const uint32_t group = mask->n_heads / cache->opt.n_kv_heads;
     const uint32_t per_row = opt->heads_per_row ? opt->heads_per_row : group;
     if (group % per_row != 0)
         return ca_fail(CA_E_ARG, "table: heads_per_row %u does not divide the GQA group of %u heads", per_row, group);
-    return add_rows(cache, mask, per_row, mask->n_qblocks, true, table);
+    return add_rows(cache, mask, 0, mask->n_heads, per_row, opt->qblocks_per_row ? opt->qblocks_per_row : mask->n_qblocks, true,
+                    table);
+}
+
+void ca_cost_defaults(ca_cost *out)
+{
+    /* Per operation 1; a page costs its bytes once per job, as two operations each; a job its setup. */
+    *out = (ca_cost){ .flop = 1.0, .page_byte = 2.0, .job = 1e5 };
+}
+
+void ca_worth_defaults(ca_worth *out)
+{
+    *out = (ca_worth){ .heads = 1.0F, .qblocks = 0.7F };
+}
+
+/* Cost of a row of n query vectors and n_pages pages. */
+static double row_cost(const ca_cache *cache, const ca_cost *cost, double vectors, double n_pages)
+{
+    const double jobs = ceil(vectors / CA_ATTN_BLOCK);
+    return jobs * (cost->job + n_pages * (double)cache->page_bytes * cost->page_byte) +
+           cost->flop * 4.0 * vectors * n_pages * cache->opt.page_tokens * cache->opt.head_dim;
+}
+
+/* Cost of the mask's tokens of heads [head, +group) as rows of one shape; 0 heads: dense. */
+static double shape_cost(const ca_cache *cache, const ca_mask *mask, const ca_chunk *c, const ca_cost *cost, uint32_t head,
+                         uint32_t group, ca_row_shape shape)
+{
+    uint64_t bits[MAX_WORDS];
+    const uint32_t bs = cache->opt.page_tokens, end = mask->first_token + mask->n_tokens;
+    if (shape.heads == 0) return row_cost(cache, cost, (double)group * mask->n_tokens, mask->n_kblocks);
+    double sum = 0.0;
+    for (uint32_t h = head; h < head + group; h += shape.heads)
+        for (uint32_t i = 0; i < mask->n_qblocks; i += shape.qblocks) {
+            const uint32_t n = ca_min_u32(shape.qblocks, mask->n_qblocks - i), block = mask->first_qblock + i;
+            const uint32_t from = ca_max_u32(mask->first_token, block * bs), to = ca_min_u32(end, (block + n) * bs);
+            uint32_t pages = 0;
+            row_blocks(mask, h, shape.heads, i, n, true, c->pos / bs, bits);
+            for (uint32_t w = 0; w < mask->words; w++) pages += (uint32_t)__builtin_popcountll(bits[w]);
+            sum += row_cost(cache, cost, (double)shape.heads * (to - from), pages);
+        }
+    return sum;
+}
+
+/* Shapes of one KV head, coarsest first; dense is the coarsest. */
+static uint32_t list_shapes(uint32_t group, uint32_t n_qblocks, ca_row_shape out[64])
+{
+    uint32_t n = 0;
+    out[n++] = (ca_row_shape){ 0, 0 };
+    for (uint32_t heads = group; heads > 0; heads--) {
+        if (group % heads != 0) continue;
+        for (uint32_t q = n_qblocks; q > 0 && n < 64; q = q == 1 ? 0 : (q + 1) / 2) out[n++] = (ca_row_shape){ heads, q };
+    }
+    return n;
+}
+
+ca_status ca_table_add_auto(const ca_cache *cache, const ca_mask *mask, const ca_cost *cost, const ca_worth *worth,
+                            ca_row_shape *shapes, ca_table *table)
+{
+    enum { DENSE = 0 };
+    CA_TRY(ca_mask_check(cache, mask, &table->chunk));
+    CA_TRY(check_words(mask));
+    if (!(cost->flop > 0.0) || !(cost->page_byte >= 0.0) || !(cost->job >= 0.0))
+        return ca_fail(CA_E_ARG, "table: cost %g, %g, %g: the first must be above 0, the others not below", cost->flop,
+                       cost->page_byte, cost->job);
+    if (!(worth->heads >= 0.0F) || !(worth->qblocks >= 0.0F))
+        return ca_fail(CA_E_ARG, "table: worth %g, %g must not be below 0", (double)worth->heads, (double)worth->qblocks);
+    const uint32_t group = mask->n_heads / cache->opt.n_kv_heads;
+    ca_row_shape all[64];
+    const uint32_t n = list_shapes(group, mask->n_qblocks, all);
+    for (uint32_t kv = 0; kv < cache->opt.n_kv_heads; kv++) {
+        double best = INFINITY, best_cost = INFINITY;
+        uint32_t pick = DENSE;
+        for (uint32_t i = 1; i < n; i++) { /* the coarser shape wins a tie */
+            const double c = shape_cost(cache, mask, &table->chunk, cost, kv * group, group, all[i]);
+            const double value = (1.0 + (double)worth->heads * (1.0 - 1.0 / all[i].heads)) *
+                                 (1.0 + (double)worth->qblocks * (1.0 - 1.0 / all[i].qblocks));
+            if (c / value >= best) continue;
+            best = c / value;
+            best_cost = c;
+            pick = i;
+        }
+        if (shape_cost(cache, mask, &table->chunk, cost, kv * group, group, all[DENSE]) <= 1.05 * best_cost) pick = DENSE;
+        if (shapes) shapes[kv] = all[pick];
+        if (pick == DENSE)
+            CA_TRY(add_dense_row(cache, kv, mask->first_token - table->chunk.pos, mask->n_tokens, table));
+        else
+            CA_TRY(add_rows(cache, mask, kv * group, (kv + 1) * group, all[pick].heads, all[pick].qblocks, true, table));
+    }
+    return CA_OK;
 }
 
 /* Sum over tokens t in [0, n) of min(len, max(0, pos + t - page_pos + 1)): visible keys of a page. */
@@ -152,19 +347,67 @@ static uint64_t visible(uint64_t page_pos, uint64_t len, uint64_t pos, uint64_t 
     return ramp * first + ramp * (ramp - 1) / 2 + (n - skip - ramp) * len;
 }
 
+/* The same of queries that see the last `window` keys only. */
+static uint64_t visible_in_window(uint64_t page_pos, uint64_t len, uint64_t pos, uint64_t n, uint64_t window)
+{
+    const uint64_t all = visible(page_pos, len, pos, n), skip = pos < window ? window - pos : 0;
+    if (window == 0 || skip >= n) return all;
+    return all - visible(page_pos, len, pos + skip - window, n - skip);
+}
+
 void ca_table_measure(const ca_cache *cache, const ca_table *table, ca_table_count *out)
 {
-    const uint64_t start = table->chunk.pos;
     *out = (ca_table_count){ 0 };
     for (uint32_t r = 0; r < table->n_rows; r++) {
         const ca_row *row = &table->rows[r];
-        const uint64_t pos = start + row->token, n = row->n_tokens;
-        out->pairs_dense += row->n_heads * (n * (pos + 1) + n * (n - 1) / 2);
-        out->past_pairs_dense += row->n_heads * n * start;
+        const uint64_t pos = row->pos, n = row->n_tokens;
+        const uint64_t pairs = out->pairs, past_pairs = out->past_pairs;
         for (uint32_t i = 0; i < row->n_pages; i++) {
             const ca_page_info *page = &cache->info[table->pages[row->first_page + i]];
-            out->pairs += row->n_heads * visible(page->pos, page->len, pos, n);
-            if (page->pos < start) out->past_pairs += row->n_heads * n * ca_min_u32(page->len, (uint32_t)start - page->pos);
+            out->pairs += row->n_heads * visible_in_window(page->pos, page->len, pos, n, row->window);
+            if (page->pos < row->past)
+                out->past_pairs += row->n_heads *
+                                   visible_in_window(page->pos, ca_min_u32(page->len, row->past - page->pos), pos, n, row->window);
         }
+        if (row->window > 0) { /* dense attention of such a layer is the window */
+            out->pairs_dense += out->pairs - pairs;
+            out->past_pairs_dense += out->past_pairs - past_pairs;
+        } else {
+            out->pairs_dense += row->n_heads * (n * (pos + 1) + n * (n - 1) / 2);
+            out->past_pairs_dense += row->n_heads * n * row->past;
+        }
+    }
+}
+
+/* Past keys in the blocks of bits. */
+static uint64_t past_keys(const uint64_t *bits, uint32_t bs, uint32_t past)
+{
+    uint64_t n = 0;
+    for (uint32_t w = 0; w < ca_mask_words(past / bs); w++) {
+        const uint32_t left = past / bs - w * 64;
+        const uint64_t valid = left < 64 ? (UINT64_C(1) << left) - 1 : ~UINT64_C(0);
+        n += (uint64_t)__builtin_popcountll(bits[w] & valid) * bs;
+    }
+    const uint32_t open = past / bs;
+    return past % bs != 0 && (bits[open / 64] >> (open % 64) & 1) ? n + past % bs : n;
+}
+
+void ca_mask_measure(const ca_cache *cache, const ca_chunk *chunk, const ca_mask *mask, uint32_t heads_per_row, ca_mask_count *out)
+{
+    uint64_t bits[MAX_WORDS];
+    const uint32_t bs = cache->opt.page_tokens, end = mask->first_token + mask->n_tokens;
+    *out = (ca_mask_count){ .dense = (uint64_t)mask->n_heads * mask->n_tokens * chunk->pos };
+    if (mask->words > MAX_WORDS || heads_per_row == 0) return;
+    for (uint32_t h = 0; h < mask->n_heads; h++) {
+        for (uint32_t i = 0; i < mask->n_qblocks; i++) {
+            const uint32_t block = mask->first_qblock + i;
+            const uint32_t from = ca_max_u32(mask->first_token, block * bs), to = ca_min_u32(end, (block + 1) * bs);
+            out->asked += (to - from) * past_keys(mask->bits + ((size_t)h * mask->n_qblocks + i) * mask->words, bs, chunk->pos);
+        }
+        union_of(mask, h, 1, 0, mask->n_qblocks, bits);
+        out->q_union += mask->n_tokens * past_keys(bits, bs, chunk->pos);
+        if (h % heads_per_row != 0) continue;
+        union_of(mask, h, heads_per_row, 0, mask->n_qblocks, bits);
+        out->g_union += (uint64_t)heads_per_row * mask->n_tokens * past_keys(bits, bs, chunk->pos);
     }
 }

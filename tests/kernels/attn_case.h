@@ -74,7 +74,9 @@ static inline attn_data attn_data_create(attn_shape s, const ca_kern *kern, uint
     must(ca_cache_create(&opt, &d.cache), "cache");
     for (uint32_t at = 0; at < s.kv_len;) {
         const uint32_t n = ca_min_u32(piece ? piece : s.kv_len, s.kv_len - at);
-        must(ca_cache_append(d.cache, 0, 0, d.k + at * d.kv_stride, d.v + at * d.kv_stride, d.kv_stride, n), "append");
+        must(ca_cache_append(d.cache, 0, 0,
+                             &(ca_kv){ .k = d.k + at * d.kv_stride, .v = d.v + at * d.kv_stride, .stride = d.kv_stride }, n),
+             "append");
         at += n;
     }
     d.chunk = (ca_chunk){ .pos = s.kv_len - s.q_len, .n_tokens = s.q_len, .n_heads = s.hq };

@@ -31,7 +31,17 @@ static double bound(const ca_kern *kern)
     return ca_kern_dtype(kern) == CA_BF16 ? 4e-3 : 3e-6;
 }
 
-typedef enum executor { DENSE, BLOCK_SPARSE, COMPACT, COMPACT_SUB, DENSE_TAIL, N_EXECUTORS } executor;
+typedef enum executor {
+    DENSE,
+    BLOCK_SPARSE,
+    COMPACT,
+    COMPACT_SUB,
+    DENSE_TAIL,
+    WINDOW,
+    NARROW_WINDOW,
+    ALL_WINDOW,
+    N_EXECUTORS
+} executor;
 
 /* A random causal mask with the diagonal in, as a selector would give. */
 static void random_mask(const ca_mask *m, uint64_t seed, unsigned keep_percent)
@@ -52,6 +62,11 @@ static ca_table build(attn_data *d, executor ex, unsigned keep_percent)
     const uint32_t tail = ex == DENSE_TAIL ? d->shape.q_len / 3 : 0;
     if (ex == DENSE) {
         must(ca_table_add_dense(d->cache, 0, d->shape.q_len, &t), "dense");
+        return t;
+    }
+    if (ex >= WINDOW) {
+        const uint32_t window = ex == WINDOW ? 75 : ex == NARROW_WINDOW ? 7 : d->shape.kv_len;
+        must(ca_table_add_window(d->cache, 0, d->shape.q_len, window, &t), "window");
         return t;
     }
     must(ca_mask_create(d->cache, &d->chunk, 0, d->shape.q_len - tail, &d->ws, &m), "mask");
@@ -150,6 +165,7 @@ static void exact_properties(void **state)
             float *dense = attend(&d, &t, 1);
 
             for (executor ex = BLOCK_SPARSE; ex < N_EXECUTORS; ex++) {
+                if (ex == WINDOW || ex == NARROW_WINDOW) continue; /* never the whole past */
                 t = build(&d, ex, 100);
                 float *full = attend(&d, &t, 2);
                 check_bits(isas[a], "a full table is not dense", s, full, dense, n);
@@ -204,7 +220,7 @@ static void extreme_scores(void **state)
                     const float f = (float)(rising ? t : s.kv_len - t) / 100.0F;
                     d.k[t * d.kv_stride + i] = ca_bf16_to_f32(ca_f32_to_bf16(d.k[t * d.kv_stride + i] * f));
                 }
-            must(ca_cache_append(d.cache, 0, 0, d.k, d.v, d.kv_stride, s.kv_len), "append");
+            must(ca_cache_append(d.cache, 0, 0, &(ca_kv){ .k = d.k, .v = d.v, .stride = d.kv_stride }, s.kv_len), "append");
             const ca_table t = build(&d, DENSE, 0);
             float *o = attend(&d, &t, 2), *want = new_output(&d);
             must(ca_attend_oracle(d.cache, &t, 0.3F, d.q, d.q_stride, want, d.q_stride), "oracle");

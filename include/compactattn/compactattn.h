@@ -13,6 +13,7 @@
 #include "base.h"
 #include "cache.h"
 #include "cpu.h"
+#include "gate.h"
 #include "select.h"
 #include "table.h"
 #ifndef CA_NO_MODELS

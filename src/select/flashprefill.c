@@ -2,7 +2,6 @@
  * Unlike the reference, mean keys are fp32, and queries past the end of the chunk do not exist instead of counting as zeros. */
 #include <math.h>
 #include <omp.h>
-#include <string.h>
 
 #include "select/select.h"
 
@@ -11,7 +10,7 @@ static ca_status check(const ca_select_opt *opt)
     const ca_flashprefill_opt *o = &opt->flashprefill;
     if (!(o->alpha >= 0.0F) || isinf(o->alpha))
         return ca_fail(CA_E_ARG, "flashprefill: alpha %g is not a number >= 0", (double)o->alpha);
-    if (o->window == 0) return ca_fail(CA_E_ARG, "flashprefill: window 0: it counts the diagonal block, so at least 1");
+    if (o->window == 0) return ca_fail(CA_E_ARG, "flashprefill: window 0: it counts the diagonal block, so at least 1 token");
     return CA_OK;
 }
 
@@ -40,36 +39,18 @@ static void normalise(const float *m, const float *e, uint32_t n, float *score)
     for (uint32_t j = 0; j < n; j++) score[j] *= inv;
 }
 
-static void set_bit(uint64_t *bits, uint32_t j)
+/* Rule 2.3 for one row; diag is the absolute index of the Q block. Sink and window are tokens, rounded up to blocks. */
+static void keep_row(const ca_flashprefill_opt *o, uint32_t block_tokens, const float *score, uint32_t diag, bool dense,
+                     uint32_t *heap, uint64_t *row)
 {
-    bits[j / 64] |= UINT64_C(1) << (j % 64);
-}
-
-/* The min_budget best scores; the lower block wins a tie. taken is scratch for n flags. */
-static void keep_best(const float *score, uint32_t n, uint32_t budget, float *taken, uint64_t *bits)
-{
-    memset(taken, 0, (size_t)n * sizeof *taken);
-    for (uint32_t b = 0; b < ca_min_u32(budget, n); b++) {
-        uint32_t best = n;
-        for (uint32_t j = 0; j < n; j++)
-            if (taken[j] == 0.0F && (best == n || score[j] > score[best])) best = j;
-        taken[best] = 1.0F;
-        set_bit(bits, best);
-    }
-}
-
-/* Rule 2.3 for one row; diag is the absolute index of the Q block. */
-static void keep_row(const ca_flashprefill_opt *o, const float *score, uint32_t n, uint32_t diag, bool dense, float *scratch,
-                     uint64_t *bits)
-{
+    const uint32_t sink = ca_ceil_div(o->sink, block_tokens), window = ca_ceil_div(o->window, block_tokens);
     float top = 0.0F;
-    for (uint32_t j = 0; j < n; j++) top = fmaxf(top, score[j]);
+    for (uint32_t j = 0; j <= diag; j++)
+        if (!o->free_max || (j >= sink && diag - j >= window)) top = fmaxf(top, score[j]);
     const float bar = o->alpha * top;
     for (uint32_t j = 0; j <= diag; j++)
-        if (dense || score[j] >= bar || j < o->sink || diag - j < o->window) set_bit(bits, j);
-    if (o->min_budget == 0) return;
-    keep_best(score, n, o->min_budget, scratch, bits);
-    for (uint32_t j = diag + 1; j < n; j++) bits[j / 64] &= ~(UINT64_C(1) << (j % 64));
+        if (dense || score[j] >= bar || j < sink || diag - j < window) ca_mask_keep(row, j);
+    if (o->min_budget > 0) ca_mask_keep_best(row, score, diag, o->min_budget, heap);
 }
 
 static ca_status run(const ca_select_job *job)
@@ -80,20 +61,20 @@ static ca_status run(const ca_select_job *job)
     const uint32_t bs = cache->opt.page_tokens, dim = cache->opt.head_dim, nk = mask->n_kblocks;
     const uint32_t group = mask->n_heads / cache->opt.n_kv_heads;
     const uint32_t n_mute = ca_min_u32(o->last_mute, mask->n_qblocks - 1);
-    const uint32_t end = mask->first_token + mask->n_tokens;
     const int n_threads = omp_get_max_threads();
     void *mem = NULL;
     CA_TRY(ca_ws_take(job->ws, "flashprefill", (size_t)n_threads, row_floats(nk) * sizeof(float), &mem));
 #pragma omp parallel for schedule(dynamic) num_threads(n_threads)
     for (uint32_t task = 0; task < mask->n_heads * mask->n_qblocks; task++) {
         const uint32_t h = task / mask->n_qblocks, i = task % mask->n_qblocks, diag = mask->first_qblock + i;
-        const uint32_t from = ca_max_u32(mask->first_token, diag * bs), to = ca_min_u32(end, (diag + 1) * bs);
+        uint32_t from, to;
+        ca_qblock_span(cache, mask, i, &from, &to);
         float *m = (float *)mem + (size_t)omp_get_thread_num() * row_floats(nk);
         float *e = m + ca_align_up(nk, 16);
         float *score = job->scores ? job->scores + (size_t)task * nk : e + ca_align_up(nk, 16);
         const ca_score_job s = {
-            .q = job->q + (size_t)(from - job->chunk->pos) * job->stride + (size_t)h * dim,
-            .q_stride = job->stride,
+            .q = job->q->q + (size_t)(from - job->chunk->pos) * job->q->stride + (size_t)h * dim,
+            .q_stride = job->q->stride,
             .n_rows = to - from,
             .pos = from,
             .block = bs,
@@ -107,7 +88,7 @@ static ca_status run(const ca_select_job *job)
         cache->opt.kern->score(&s);
         normalise(m, e, nk, score);
         if (i + n_mute >= mask->n_qblocks) continue; /* does not vote: its mask row stays empty */
-        keep_row(o, score, nk, diag, o->last_dense >= mask->n_qblocks - i, m, mask->bits + (size_t)task * mask->words);
+        keep_row(o, bs, score, diag, o->last_dense >= mask->n_qblocks - i, (uint32_t *)(void *)m, ca_mask_row(mask, h, i));
     }
     return CA_OK;
 }

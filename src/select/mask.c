@@ -36,6 +36,21 @@ ca_status ca_mask_create(const ca_cache *cache, const ca_chunk *chunk, uint32_t 
     return CA_OK;
 }
 
+ca_status ca_mask_set(ca_mask *mask, const uint8_t *blocks, uint32_t n_heads, uint32_t n_qblocks, uint32_t n_kblocks)
+{
+    if (n_heads != mask->n_heads || n_qblocks != mask->n_qblocks || n_kblocks != mask->n_kblocks)
+        return ca_fail(CA_E_SHAPE, "mask: %u heads x %u x %u blocks were given, the chunk has %u x %u x %u", n_heads, n_qblocks,
+                       n_kblocks, mask->n_heads, mask->n_qblocks, mask->n_kblocks);
+    for (size_t row = 0; row < (size_t)n_heads * n_qblocks; row++) {
+        const uint32_t diag = mask->first_qblock + (uint32_t)(row % n_qblocks);
+        uint64_t *bits = mask->bits + row * mask->words;
+        memset(bits, 0, (size_t)mask->words * 8);
+        for (uint32_t j = 0; j <= diag; j++)
+            if (blocks[row * n_kblocks + j]) bits[j / 64] |= UINT64_C(1) << (j % 64);
+    }
+    return CA_OK;
+}
+
 ca_status ca_mask_check(const ca_cache *cache, const ca_mask *m, const ca_chunk *c)
 {
     const uint32_t bs = cache->opt.page_tokens;

@@ -1,6 +1,6 @@
 /* FlashPrefill against a double-precision oracle written from the definition (spec/attention.md 2.2 and 2.3), with fp32 mean keys and
  * without queries past the end of the chunk, for chunks and masks that start and end anywhere. */
-#include "kernels/kern_list.h"
+#include "unit/select_case.h"
 
 #include <omp.h>
 #include <setjmp.h>
@@ -10,12 +10,6 @@
 
 /* Relative distance to the threshold, or between two scores, below which either choice is right; and the error of a score. */
 #define NEAR 2e-5
-
-typedef struct select_case {
-    attn_shape shape;
-    uint32_t after;    /* tokens that the cache holds past the chunk */
-    uint32_t first, n; /* tokens of the chunk that the mask covers; n = 0: all */
-} select_case;
 
 static const select_case cases[] = {
     /* q_len kv_len hq hkv dim page */
@@ -32,50 +26,30 @@ static const select_case cases[] = {
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 
+/* Sink and window in tokens: none of them is a whole number of the pages of all cases. */
+#define OPTIONS(ALPHA, SINK, WINDOW, DENSE, MUTE, BUDGET, FREE)                                                                    \
+    {                                                                                                                              \
+        .alpha = (ALPHA), .sink = (SINK), .window = (WINDOW), .last_dense = (DENSE), .last_mute = (MUTE), .min_budget = (BUDGET),  \
+        .free_max = (FREE)                                                                                                         \
+    }
 static const ca_flashprefill_opt options[] = {
-    /* alpha sink window last_dense last_mute min_budget */
-    { 0.06F, 2, 4, 0, 0, 0 },         { 0.3F, 0, 1, 0, 0, 0 },          { 0.5F, 1, 2, 0, 0, 0 }, { 0.9F, 3, 1, 0, 0, 0 },
-    { 1.0F, 0, 1, 0, 0, 0 },          { 0.0F, 0, 1, 0, 0, 0 },          { 2.0F, 0, 1, 0, 0, 0 }, { 2.0F, 5, 3, 0, 0, 0 },
-    { 2.0F, UINT32_MAX, 1, 0, 0, 0 }, { 2.0F, 0, UINT32_MAX, 0, 0, 0 }, { 2.0F, 0, 1, 0, 0, 3 }, { 0.6F, 0, 1, 0, 0, 6 },
-    { 2.0F, 0, 1, 0, 0, 100000 },     { 0.5F, 0, 1, 1, 0, 0 },          { 0.5F, 0, 1, 2, 1, 4 }, { 0.5F, 0, 1, 0, 2, 0 },
-    { 0.5F, 0, 1, UINT32_MAX, 0, 0 }, { 0.5F, 0, 1, 0, UINT32_MAX, 0 },
+    OPTIONS(0.06F, 70, 200, 0, 0, 0, false),      OPTIONS(0.3F, 0, 1, 0, 0, 0, false),
+    OPTIONS(0.5F, 1, 65, 0, 0, 0, false),         OPTIONS(0.9F, 129, 64, 0, 0, 0, false),
+    OPTIONS(1.0F, 0, 1, 0, 0, 0, false),          OPTIONS(0.0F, 0, 1, 0, 0, 0, false),
+    OPTIONS(2.0F, 0, 1, 0, 0, 0, false),          OPTIONS(2.0F, 200, 100, 0, 0, 0, false),
+    OPTIONS(2.0F, UINT32_MAX, 1, 0, 0, 0, false), OPTIONS(2.0F, 0, UINT32_MAX, 0, 0, 0, false),
+    OPTIONS(2.0F, 0, 1, 0, 0, 3, false),          OPTIONS(0.6F, 0, 1, 0, 0, 6, false),
+    OPTIONS(2.0F, 0, 1, 0, 0, 100000, false),     OPTIONS(0.5F, 0, 1, 1, 0, 0, false),
+    OPTIONS(0.5F, 0, 1, 2, 1, 4, false),          OPTIONS(0.5F, 0, 1, 0, 2, 0, false),
+    OPTIONS(0.5F, 0, 1, UINT32_MAX, 0, 0, false), OPTIONS(0.5F, 0, 1, 0, UINT32_MAX, 0, false),
+    OPTIONS(0.5F, 33, 65, 0, 0, 0, true),         OPTIONS(1.0F, 128, 129, 0, 0, 0, true),
+    OPTIONS(0.8F, 1, 1, 0, 0, 2, true),
 };
 enum { N_OPTIONS = sizeof options / sizeof *options };
 
-/* Keys of a block, and queries of a Q block of a head, lean in a direction of their own: scores of one row differ by factors. */
-static void lean(float *x, uint32_t n_tokens, uint32_t n_heads, uint32_t dim, uint32_t pos, uint32_t page, uint64_t seed)
-{
-    for (uint32_t t = 0; t < n_tokens; t++)
-        for (uint32_t h = 0; h < n_heads; h++) {
-            uint64_t s = seed + (uint64_t)((pos + t) / page) * n_heads + h;
-            s = mix64(&s);
-            for (uint32_t d = 0; d < dim; d++) x[((size_t)t * n_heads + h) * dim + d] += random_value(&s, 1.0F);
-        }
-}
-
 static attn_data data_of(const select_case *c, const ca_kern *kern)
 {
-    attn_data d = attn_data_create(c->shape, kern, CA_SUMMARY_MEAN_K, 0, 0.7F);
-    const attn_shape *s = &c->shape;
-    d.chunk.pos = s->kv_len - c->after - s->q_len;
-    lean(d.k, s->kv_len, s->hkv, s->dim, 0, s->page, 100);
-    lean(d.q, s->q_len, s->hq, s->dim, d.chunk.pos, s->page, 900000);
-    must(ca_cache_truncate(d.cache, 0, 0), "truncate");
-    must(ca_cache_append(d.cache, 0, 0, d.k, d.v, d.kv_stride, s->kv_len), "append");
-    free(d.ws.base); /* exactly what is asked for */
-    const ca_select_opt opt = { .selector = CA_SELECT_FLASHPREFILL };
-    d.ws.size = ca_table_ws_bytes(d.cache, s->hq, s->q_len, s->kv_len) +
-                ca_select_ws_bytes(d.cache, &opt, s->hq, s->q_len, s->kv_len);
-    d.ws.base = aligned_alloc(64, ca_align_up(d.ws.size, 64));
-    return d;
-}
-
-static ca_mask mask_of(const select_case *c, attn_data *d)
-{
-    ca_mask m;
-    d->ws.used = 0;
-    must(ca_mask_create(d->cache, &d->chunk, c->first, c->n ? c->n : c->shape.q_len - c->first, &d->ws, &m), "mask");
-    return m;
+    return select_data(c, kern, &(ca_select_opt){ .selector = CA_SELECT_FLASHPREFILL });
 }
 
 /* S of one (head, Q block): w[j] / (sum w + 1e-9), w[j] = sum over the rows that have block j behind them of 2^(z - max z). */
@@ -118,43 +92,24 @@ static double *oracle_scores(const attn_data *d, const ca_mask *m)
     return s;
 }
 
-typedef enum choice { OUT, IN, EITHER } choice;
-
-/* Block j among the budget best of a row. Equal scores beyond the diagonal (all zero) may go either way. */
-static choice among_best(const double *s, uint32_t n, uint32_t j, uint32_t budget)
+/* Rule 2.3. A row without any visible block has only zero scores, and 0 >= alpha * 0 keeps them. Tokens of sink and window are
+ * rounded up to blocks. With free_max the threshold's maximum is that of the blocks that neither keeps. */
+static choice rule(const ca_flashprefill_opt *o, uint32_t page, const ca_mask *m, const double *s, uint32_t i, uint32_t j)
 {
-    uint32_t above = 0, not_below = 0;
-    for (uint32_t k = 0; k < n; k++) {
-        if (k == j) continue;
-        above += s[k] > s[j] * (1.0 + NEAR);
-        not_below += s[k] >= s[j] * (1.0 - NEAR);
-    }
-    return above >= budget ? OUT : not_below < budget ? IN : EITHER;
-}
-
-/* Rule 2.3. A row without any visible block has only zero scores, and 0 >= alpha * 0 keeps them. */
-static choice rule(const ca_flashprefill_opt *o, const ca_mask *m, const double *s, uint32_t i, uint32_t j)
-{
+    const uint64_t sink = ((uint64_t)o->sink + page - 1) / page, window = ((uint64_t)o->window + page - 1) / page;
     const uint64_t diag = m->first_qblock + i, n_mute = ca_min_u32(o->last_mute, m->n_qblocks - 1);
     if (j > diag || i + n_mute >= m->n_qblocks) return OUT;
-    if ((uint64_t)i + o->last_dense >= m->n_qblocks || j < o->sink || diag - j < o->window) return IN;
+    if ((uint64_t)i + o->last_dense >= m->n_qblocks || j < sink || diag - j < window) return IN;
     double top = 0.0;
-    for (uint32_t k = 0; k < m->n_kblocks; k++) top = fmax(top, s[k]);
+    for (uint32_t k = 0; k < m->n_kblocks; k++)
+        if (!o->free_max || (k >= sink && k <= diag && diag - k >= window)) top = fmax(top, s[k]);
     const double alpha = (double)o->alpha, ratio = top > 0.0 ? s[j] / top : alpha;
-    if (alpha <= 1.0 && among_best(s, m->n_kblocks, j, 1) == IN) return IN; /* the maximum itself is never below the threshold */
-    const choice best = o->min_budget ? among_best(s, m->n_kblocks, j, o->min_budget) : OUT;
+    if (alpha <= 1.0 && among_best(s, m->n_kblocks, j, 1, NEAR * s[j]) == IN)
+        return IN; /* the maximum itself is never below the threshold */
+    const choice best = o->min_budget ? among_best(s, m->n_kblocks, j, o->min_budget, NEAR * s[j]) : OUT;
     const choice threshold = top > 0.0 && alpha > 0.0 && fabs(ratio - alpha) <= NEAR * alpha ? EITHER : ratio >= alpha ? IN : OUT;
     return best == IN || threshold == IN ? IN : best == EITHER || threshold == EITHER ? EITHER : OUT;
 }
-
-static bool bit(const uint64_t *bits, uint32_t j)
-{
-    return bits[j / 64] >> (j % 64) & 1;
-}
-
-typedef struct tally {
-    unsigned kept, dropped, either;
-} tally;
 
 static void check_mask(const select_case *c, const ca_flashprefill_opt *o, const ca_kern *kern, const ca_mask *m, const double *s,
                        tally *count)
@@ -162,15 +117,16 @@ static void check_mask(const select_case *c, const ca_flashprefill_opt *o, const
     for (uint32_t r = 0; r < m->n_heads * m->n_qblocks; r++)
         for (uint32_t j = 0; j < m->words * 64; j++) {
             const bool got = bit(m->bits + (size_t)r * m->words, j);
-            const choice want = j < m->n_kblocks ? rule(o, m, s + (size_t)r * m->n_kblocks, r % m->n_qblocks, j) : OUT;
+            const choice want = j < m->n_kblocks ? rule(o, c->shape.page, m, s + (size_t)r * m->n_kblocks, r % m->n_qblocks, j)
+                                                 : OUT;
             count->kept += want == IN;
             count->dropped += want == OUT;
             count->either += want == EITHER;
             if (want != EITHER && got != (want == IN))
                 fail_msg(
-                    "%s %s, alpha %g sink %u window %u last_dense %u last_mute %u min_budget %u: head %u Q block %u block %u is %d",
+                    "%s %s, alpha %g sink %u window %u last_dense %u last_mute %u min_budget %u free_max %d: head %u Q block %u block %u is %d",
                     ca_kern_name(kern), c->shape.what, (double)o->alpha, o->sink, o->window, o->last_dense, o->last_mute,
-                    o->min_budget, r / m->n_qblocks, m->first_qblock + r % m->n_qblocks, j, got);
+                    o->min_budget, o->free_max, r / m->n_qblocks, m->first_qblock + r % m->n_qblocks, j, got);
         }
 }
 
@@ -195,12 +151,14 @@ static void against_oracle(void **state)
         const size_t n_scores = (size_t)m.n_heads * m.n_qblocks * m.n_kblocks;
         float *scores = malloc(n_scores * sizeof *scores);
         for (size_t i = 0; i < N_OPTIONS; i++) {
-            const ca_select_opt opt = { CA_SELECT_FLASHPREFILL, options[i] };
+            const ca_select_opt opt = { .selector = CA_SELECT_FLASHPREFILL, .flashprefill = options[i] };
             tally count = { 0 };
             m = mask_of(c, &d);
             const size_t used = d.ws.used;
             for (size_t j = 0; j < n_scores; j++) scores[j] = NAN;
-            must(ca_select(d.cache, &opt, &d.chunk, d.q, d.q_stride, &d.ws, &m, i % 2 ? scores : NULL), "select");
+            must(ca_select(d.cache, &opt, &d.chunk, &(ca_queries){ .q = d.q, .stride = d.q_stride }, &d.ws, &m,
+                           i % 2 ? scores : NULL),
+                 "select");
             assert_int_equal(d.ws.used, used);
             check_mask(c, &options[i], kern, &m, want, i == 2 ? &plain : &count);
             if (i % 2) check_scores(c, kern, &m, scores, want);
@@ -221,7 +179,7 @@ static void threads(void **state)
     enum { ROUNDS = 5 };
     static const select_case large = { { 200, 3000, 8, 2, 64, 32, "work for many threads" }, 0, 0, 0 }, *const c = &large;
     const kern_list kerns = usable_kerns();
-    const ca_select_opt opt = { CA_SELECT_FLASHPREFILL, options[14] };
+    const ca_select_opt opt = { .selector = CA_SELECT_FLASHPREFILL, .flashprefill = options[14] };
     for (size_t i = 0; i < kerns.n; i++) {
         omp_set_num_threads(5); /* the workspace is asked for with as many */
         attn_data d = data_of(c, kerns.kern[i]);
@@ -230,12 +188,12 @@ static void threads(void **state)
         uint64_t *bits = malloc(n_words * sizeof *bits);
         float *scores = malloc(n_scores * sizeof *scores), *again = malloc(n_scores * sizeof *again);
         omp_set_num_threads(1);
-        must(ca_select(d.cache, &opt, &d.chunk, d.q, d.q_stride, &d.ws, &m, scores), "select");
+        must(ca_select(d.cache, &opt, &d.chunk, &(ca_queries){ .q = d.q, .stride = d.q_stride }, &d.ws, &m, scores), "select");
         memcpy(bits, m.bits, n_words * sizeof *bits);
         omp_set_num_threads(5);
         for (unsigned round = 0; round < ROUNDS; round++) {
             m = mask_of(c, &d);
-            must(ca_select(d.cache, &opt, &d.chunk, d.q, d.q_stride, &d.ws, &m, again), "select");
+            must(ca_select(d.cache, &opt, &d.chunk, &(ca_queries){ .q = d.q, .stride = d.q_stride }, &d.ws, &m, again), "select");
             assert_memory_equal(bits, m.bits, n_words * sizeof *bits);
             assert_memory_equal(scores, again, n_scores * sizeof *scores);
         }
@@ -263,12 +221,12 @@ static void bad_options(void **state)
         { CA_SELECT_FLASHPREFILL, { .alpha = INFINITY, .window = 1 }, "alpha" },
         { CA_SELECT_FLASHPREFILL, { .alpha = 0.1F, .window = 0 }, "window 0" },
         { CA_SELECT_NONE, { .alpha = 0.1F, .window = 1 }, "selector 0" },
-        { (ca_selector)7, { .alpha = 0.1F, .window = 1 }, "selector 7" },
+        { (ca_selector)99, { .alpha = 0.1F, .window = 1 }, "selector 99" },
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        const ca_select_opt opt = { bad[i].selector, bad[i].o };
+        const ca_select_opt opt = { .selector = bad[i].selector, .flashprefill = bad[i].o };
         ca_mask m = mask_of(&cases[1], &d);
-        if (ca_select(d.cache, &opt, &d.chunk, d.q, d.q_stride, &d.ws, &m, NULL) != CA_E_ARG ||
+        if (ca_select(d.cache, &opt, &d.chunk, &(ca_queries){ .q = d.q, .stride = d.q_stride }, &d.ws, &m, NULL) != CA_E_ARG ||
             !strstr(ca_last_error(), bad[i].message))
             fail_msg("case %zu ('%s'): '%s'", i, bad[i].message, ca_last_error());
         for (size_t w = 0; w < (size_t)m.n_heads * m.n_qblocks * m.words; w++) assert_true(m.bits[w] == 0);
@@ -291,7 +249,7 @@ static void defaults(void **state)
     ca_mask m = mask_of(&cases[1], &d);
     double *want = oracle_scores(&d, &m);
     tally count = { 0 };
-    must(ca_select(d.cache, &opt, &d.chunk, d.q, d.q_stride, &d.ws, &m, NULL), "select");
+    must(ca_select(d.cache, &opt, &d.chunk, &(ca_queries){ .q = d.q, .stride = d.q_stride }, &d.ws, &m, NULL), "select");
     check_mask(&cases[1], &opt.flashprefill, kern, &m, want, &count);
     ca_select_defaults(CA_SELECT_NONE, &opt);
     assert_int_equal(opt.selector, CA_SELECT_NONE);
@@ -306,33 +264,40 @@ static void bad_calls(void **state)
     const ca_kern *kern = NULL;
     must(ca_kern_choose(NULL, &kern), "kern");
     const select_case *c = &cases[1]; /* 100 tokens from 417 on, 6 heads of 64 over 2, pages of 32 */
-    const ca_select_opt opt = { CA_SELECT_FLASHPREFILL, options[0] };
+    const ca_select_opt opt = { .selector = CA_SELECT_FLASHPREFILL, .flashprefill = options[0] };
     attn_data d = data_of(c, kern);
     ca_mask m = mask_of(c, &d);
-    assert_int_equal(ca_select(d.cache, &opt, &d.chunk, d.q, d.q_stride - 1, &d.ws, &m, NULL), CA_E_SHAPE);
+    assert_int_equal(ca_select(d.cache, &opt, &d.chunk, &(ca_queries){ .q = d.q, .stride = d.q_stride - 1 }, &d.ws, &m, NULL),
+                     CA_E_SHAPE);
     assert_non_null(strstr(ca_last_error(), "stride 383"));
 
     ca_chunk other = d.chunk;
     other.n_heads = 4;
-    assert_int_equal(ca_select(d.cache, &opt, &other, d.q, d.q_stride, &d.ws, &m, NULL), CA_E_SHAPE);
+    assert_int_equal(ca_select(d.cache, &opt, &other, &(ca_queries){ .q = d.q, .stride = d.q_stride }, &d.ws, &m, NULL),
+                     CA_E_SHAPE);
     other = d.chunk;
     other.pos += 1;
     other.n_tokens -= 1;
-    assert_int_equal(ca_select(d.cache, &opt, &other, d.q, d.q_stride, &d.ws, &m, NULL), CA_E_SHAPE);
+    assert_int_equal(ca_select(d.cache, &opt, &other, &(ca_queries){ .q = d.q, .stride = d.q_stride }, &d.ws, &m, NULL),
+                     CA_E_SHAPE);
     other = d.chunk;
     other.n_tokens -= 1;
-    assert_int_equal(ca_select(d.cache, &opt, &other, d.q, d.q_stride, &d.ws, &m, NULL), CA_E_SHAPE);
+    assert_int_equal(ca_select(d.cache, &opt, &other, &(ca_queries){ .q = d.q, .stride = d.q_stride }, &d.ws, &m, NULL),
+                     CA_E_SHAPE);
 
     /* Scratch of one thread is missing, and the mask stays. */
     ca_workspace small = d.ws;
     small.size = small.used + 64;
-    assert_int_equal(ca_select(d.cache, &opt, &d.chunk, d.q, d.q_stride, &small, &m, NULL), CA_E_WORKSPACE);
+    assert_int_equal(ca_select(d.cache, &opt, &d.chunk, &(ca_queries){ .q = d.q, .stride = d.q_stride }, &small, &m, NULL),
+                     CA_E_WORKSPACE);
     assert_non_null(strstr(ca_last_error(), "flashprefill: "));
     attn_data_destroy(&d);
 
     attn_data plain = attn_data_create(c->shape, kern, CA_SUMMARY_NONE, 0, 1.0F);
     m = mask_of(c, &plain);
-    assert_int_equal(ca_select(plain.cache, &opt, &plain.chunk, plain.q, plain.q_stride, &plain.ws, &m, NULL), CA_E_ARG);
+    assert_int_equal(
+        ca_select(plain.cache, &opt, &plain.chunk, &(ca_queries){ .q = plain.q, .stride = plain.q_stride }, &plain.ws, &m, NULL),
+        CA_E_ARG);
     assert_non_null(strstr(ca_last_error(), "ca_select_summaries"));
     attn_data_destroy(&plain);
 }
@@ -345,20 +310,22 @@ static void foreign_masks(void **state)
     must(ca_kern_choose(NULL, &kern), "kern");
     select_case coarse = cases[1];
     coarse.shape.page = 128;
-    const ca_select_opt opt = { CA_SELECT_FLASHPREFILL, options[0] };
+    const ca_select_opt opt = { .selector = CA_SELECT_FLASHPREFILL, .flashprefill = options[0] };
     attn_data d = data_of(&coarse, kern), fine = data_of(&cases[1], kern);
     ca_mask m = mask_of(&cases[1], &fine); /* pages of 32: other blocks than the cache's */
     d.ws.used = 0;
-    assert_int_equal(ca_select(d.cache, &opt, &d.chunk, d.q, d.q_stride, &d.ws, &m, NULL), CA_E_SHAPE);
+    assert_int_equal(ca_select(d.cache, &opt, &d.chunk, &(ca_queries){ .q = d.q, .stride = d.q_stride }, &d.ws, &m, NULL),
+                     CA_E_SHAPE);
     m = mask_of(&coarse, &d);
     ca_chunk other = d.chunk;
     other.seq = 1;
-    assert_int_equal(ca_select(d.cache, &opt, &other, d.q, d.q_stride, &d.ws, &m, NULL), CA_E_ARG);
+    assert_int_equal(ca_select(d.cache, &opt, &other, &(ca_queries){ .q = d.q, .stride = d.q_stride }, &d.ws, &m, NULL), CA_E_ARG);
     other = d.chunk;
     other.layer = 1;
-    assert_int_equal(ca_select(d.cache, &opt, &other, d.q, d.q_stride, &d.ws, &m, NULL), CA_E_ARG);
+    assert_int_equal(ca_select(d.cache, &opt, &other, &(ca_queries){ .q = d.q, .stride = d.q_stride }, &d.ws, &m, NULL), CA_E_ARG);
     must(ca_cache_truncate(d.cache, 0, 500), "truncate");
-    assert_int_equal(ca_select(d.cache, &opt, &d.chunk, d.q, d.q_stride, &d.ws, &m, NULL), CA_E_SHAPE);
+    assert_int_equal(ca_select(d.cache, &opt, &d.chunk, &(ca_queries){ .q = d.q, .stride = d.q_stride }, &d.ws, &m, NULL),
+                     CA_E_SHAPE);
     attn_data_destroy(&d);
     attn_data_destroy(&fine);
 }

@@ -69,7 +69,8 @@ static ca_cache *shuffled_cache(const table_case *c)
     float *zeros = calloc((size_t)c->hkv * DIM, sizeof *zeros);
     for (uint32_t at = 0; at < len; at += ca_min_u32(90, len - at))
         for (uint32_t i = 0; i < 4; i++)
-            must(ca_cache_append(cache, i / 2, i % 2, zeros, zeros, 0, ca_min_u32(90, len - at)), "append");
+            must(ca_cache_append(cache, i / 2, i % 2, &(ca_kv){ .k = zeros, .v = zeros, .stride = 0 }, ca_min_u32(90, len - at)),
+                 "append");
     free(zeros);
     uint64_t seed = 1;
     uint32_t n = 0;
@@ -148,12 +149,17 @@ static void masks(void **state)
     }
 }
 
-static bool in_union(const world *w, uint32_t head, uint32_t n_heads, uint32_t j)
+static bool in_rows(const world *w, uint32_t head, uint32_t n_heads, uint32_t qblock, uint32_t end, uint32_t j)
 {
     for (uint32_t h = head; h < head + n_heads; h++)
-        for (uint32_t i = 0; i < w->n_qblocks; i++)
+        for (uint32_t i = qblock; i < end; i++)
             if (wanted(w, h, i, j)) return true;
     return false;
+}
+
+static bool in_union(const world *w, uint32_t head, uint32_t n_heads, uint32_t j)
+{
+    return in_rows(w, head, n_heads, 0, w->n_qblocks, j);
 }
 
 static void check_union(const world *w, const ca_mask *m, const uint64_t *bits, uint32_t per_row, const char *what)
@@ -185,6 +191,63 @@ static void unions(void **state)
         ca_mask_union(&m, 1, NULL, g);
         free(q);
         free(g);
+        world_destroy(&w);
+    }
+}
+
+/* A mask from memory: any non-zero byte is a block, what lies in the future is dropped, and other dims are refused. */
+static void masks_from_memory(void **state)
+{
+    (void)state;
+    for (size_t n = 0; n < N_CASES; n++) {
+        world w = world_create(&cases[n]);
+        ca_mask m;
+        must(ca_mask_create(w.cache, &w.chunk, w.c->first, w.c->n_mask, &w.ws, &m), "mask");
+        const size_t n_blocks = (size_t)m.n_heads * m.n_qblocks * m.n_kblocks, n_words = (size_t)m.n_heads * m.n_qblocks * m.words;
+        uint8_t *blocks = malloc(n_blocks);
+        uint64_t seed = 9;
+        for (size_t i = 0; i < n_blocks; i++) blocks[i] = mix64(&seed) % 3 ? 0 : (uint8_t)(1 + mix64(&seed) % 255);
+        memset(m.bits, 0xff, n_words * sizeof *m.bits); /* what was there is replaced */
+        must(ca_mask_set(&m, blocks, m.n_heads, m.n_qblocks, m.n_kblocks), "set");
+        for (uint32_t r = 0; r < m.n_heads * m.n_qblocks; r++)
+            for (uint32_t j = 0; j < m.words * 64; j++) {
+                const bool want = j <= w.first_qblock + r % m.n_qblocks && blocks[(size_t)r * m.n_kblocks + j] != 0;
+                if (bit(m.bits + (size_t)r * m.words, j) != want) FAIL(&w, "row %u block %u must be %d", r, j, want);
+            }
+        assert_int_equal(ca_mask_set(&m, blocks, m.n_heads + 1, m.n_qblocks, m.n_kblocks), CA_E_SHAPE);
+        assert_int_equal(ca_mask_set(&m, blocks, m.n_heads, m.n_qblocks + 1, m.n_kblocks), CA_E_SHAPE);
+        assert_int_equal(ca_mask_set(&m, blocks, m.n_heads, m.n_qblocks, m.n_kblocks - 1), CA_E_SHAPE);
+        assert_non_null(strstr(ca_last_error(), "blocks were given"));
+        free(blocks);
+        world_destroy(&w);
+    }
+}
+
+/* Pairs of a mask by looking at every (head, token, past key). */
+static void mask_counts(void **state)
+{
+    (void)state;
+    for (size_t n = 0; n < N_CASES; n++) {
+        world w = world_create(&cases[n]);
+        const ca_mask m = mask_of(&w);
+        for (uint32_t per_row = 1; per_row <= w.c->hq / w.c->hkv; per_row++) {
+            ca_mask_count want = { 0 }, got;
+            if (w.c->hq / w.c->hkv % per_row != 0) continue;
+            for (uint32_t h = 0; h < w.c->hq; h++)
+                for (uint32_t j = 0; j * w.c->page < w.c->pos; j++) {
+                    const uint64_t keys = ca_min_u32(w.c->page, w.c->pos - j * w.c->page); /* of the block that are past */
+                    for (uint32_t i = 0; i < w.c->n_mask; i++)
+                        if (wanted(&w, h, (w.c->pos + w.c->first + i) / w.c->page - w.first_qblock, j)) want.asked += keys;
+                    if (in_union(&w, h, 1, j)) want.q_union += keys * w.c->n_mask;
+                    if (in_union(&w, h / per_row * per_row, per_row, j)) want.g_union += keys * w.c->n_mask;
+                    want.dense += keys * w.c->n_mask;
+                }
+            ca_mask_measure(w.cache, &w.chunk, &m, per_row, &got);
+            if (memcmp(&want, &got, sizeof want) != 0)
+                FAIL(&w, "%u heads a row: asked %llu, unions %llu, %llu of %llu", per_row, (unsigned long long)got.asked,
+                     (unsigned long long)got.q_union, (unsigned long long)got.g_union, (unsigned long long)got.dense);
+            assert_true(got.asked <= got.q_union && got.q_union <= got.g_union && got.g_union <= got.dense);
+        }
         world_destroy(&w);
     }
 }
@@ -234,18 +297,20 @@ static reads reads_of(const world *w, const ca_table *t)
 
 typedef enum executor { DENSE, BLOCK_SPARSE, COMPACT } executor;
 
-/* What token i (of the chunk) of head h must read of block j, from the definitions. */
-static bool must_read(const world *w, executor ex, uint32_t per_row, uint32_t h, uint32_t i, uint32_t j)
+/* What token i (of the chunk) of head h must read of block j, from the definitions. Rows of per_row heads and qblocks Q blocks. */
+static bool must_read(const world *w, executor ex, uint32_t per_row, uint32_t qblocks, uint32_t h, uint32_t i, uint32_t j)
 {
-    const uint32_t end = w->c->pos + w->c->first + w->c->n_mask;
+    const uint32_t end = w->c->pos + w->c->first + w->c->n_mask, qblock = (w->c->pos + i) / w->c->page - w->first_qblock;
     if (ex == DENSE) return j * w->c->page < end;
     if (j >= w->n_mask_blocks) return false;
-    if (ex == BLOCK_SPARSE) return wanted(w, h, (w->c->pos + i) / w->c->page - w->first_qblock, j);
-    return (j + 1) * w->c->page > w->c->pos || in_union(w, h / per_row * per_row, per_row, j);
+    if (ex == BLOCK_SPARSE) return wanted(w, h, qblock, j);
+    const uint32_t first = qblock / qblocks * qblocks, last = ca_min_u32(first + qblocks, w->n_qblocks);
+    if (j >= w->first_qblock + last) return false;
+    return (j + 1) * w->c->page > w->c->pos || in_rows(w, h / per_row * per_row, per_row, first, last, j);
 }
 
 /* The table covers the mask's tokens once each, and reads what it must. */
-static void check_reads(const world *w, const ca_table *t, executor ex, uint32_t per_row)
+static void check_reads(const world *w, const ca_table *t, executor ex, uint32_t per_row, uint32_t qblocks)
 {
     static const char *const names[] = { "dense", "block_sparse", "compactattn" };
     const reads got = reads_of(w, t);
@@ -261,7 +326,7 @@ static void check_reads(const world *w, const ca_table *t, executor ex, uint32_t
                 continue;
             }
             for (uint32_t j = 0; j < w->nk; j++)
-                if (got.blocks[at * w->nk + j] != (inside && must_read(w, ex, per_row, h, i, j)))
+                if (got.blocks[at * w->nk + j] != (inside && must_read(w, ex, per_row, qblocks, h, i, j)))
                     FAIL(w, "%s/%u: head %u token %u reads block %u %u times", names[ex], per_row, h, i, j,
                          got.blocks[at * w->nk + j]);
         }
@@ -320,24 +385,27 @@ static void executors(void **state)
         ca_table t = table_of(&w);
         must(ca_table_add_dense(w.cache, w.c->first, w.c->n_mask, &t), "dense");
         assert_int_equal(t.n_rows, w.c->hkv);
-        check_reads(&w, &t, DENSE, group);
+        check_reads(&w, &t, DENSE, group, 1);
         check_count(&w, &t);
 
         w.ws.used = mark;
         t = table_of(&w);
         must(ca_table_add_block_sparse(w.cache, &m, &t), "block_sparse");
         assert_int_equal(t.n_rows, w.c->hq * m.n_qblocks);
-        check_reads(&w, &t, BLOCK_SPARSE, 1);
+        check_reads(&w, &t, BLOCK_SPARSE, 1, 1);
         check_count(&w, &t);
 
         for (uint32_t per_row = 0; per_row <= group; per_row++) {
             if (per_row && group % per_row != 0) continue;
-            w.ws.used = mark;
-            t = table_of(&w);
-            must(ca_table_add_compact(w.cache, &m, &(ca_table_opt){ .heads_per_row = per_row }, &t), "compactattn");
-            assert_int_equal(t.n_rows, w.c->hq / (per_row ? per_row : group));
-            check_reads(&w, &t, COMPACT, per_row ? per_row : group);
-            check_count(&w, &t);
+            for (uint32_t qblocks = 0; qblocks < 5; qblocks++) {
+                const uint32_t heads = per_row ? per_row : group, span = qblocks ? qblocks : m.n_qblocks;
+                w.ws.used = mark;
+                t = table_of(&w);
+                must(ca_table_add_compact(w.cache, &m, &(ca_table_opt){ per_row, qblocks }, &t), "compactattn");
+                assert_int_equal(t.n_rows, w.c->hq / heads * ((m.n_qblocks + span - 1) / span));
+                check_reads(&w, &t, COMPACT, heads, span);
+                check_count(&w, &t);
+            }
         }
         world_destroy(&w);
     }
@@ -410,6 +478,11 @@ static void full_mask_is_dense(void **state)
     }
 }
 
+#define CHUNK(SEQ_, LAYER_, POS, N, HEADS)                                                                                         \
+    {                                                                                                                              \
+        .seq = (SEQ_), .layer = (LAYER_), .pos = (POS), .n_tokens = (N), .n_heads = (HEADS)                                        \
+    }
+
 static void bad_shapes(void **state)
 {
     (void)state;
@@ -420,16 +493,16 @@ static void bad_shapes(void **state)
         ca_status status;
         const char *message;
     } bad[] = {
-        { { 2, 1, 130, 250, 6 }, 0, 250, CA_E_ARG, "sequence 2" },
-        { { 1, 2, 130, 250, 6 }, 0, 250, CA_E_ARG, "layer 2" },
-        { { 1, 1, 130, 250, 0 }, 0, 250, CA_E_SHAPE, "0 query heads" },
-        { { 1, 1, 130, 250, 7 }, 0, 250, CA_E_SHAPE, "7 query heads" },
-        { { 1, 1, 130, 0, 6 }, 0, 1, CA_E_SHAPE, "not inside" },
-        { { 1, 1, 130, 251, 6 }, 0, 250, CA_E_SHAPE, "not inside" },
-        { { 1, 1, UINT32_MAX, 2, 6 }, 0, 1, CA_E_SHAPE, "not inside" },
-        { { 1, 1, 130, 250, 6 }, 0, 0, CA_E_SHAPE, "tokens [0, +0)" },
-        { { 1, 1, 130, 250, 6 }, 1, 250, CA_E_SHAPE, "tokens [1, +250)" },
-        { { 1, 1, 130, 250, 6 }, UINT32_MAX, 2, CA_E_SHAPE, "of a chunk of 250" },
+        { CHUNK(2, 1, 130, 250, 6), 0, 250, CA_E_ARG, "sequence 2" },
+        { CHUNK(1, 2, 130, 250, 6), 0, 250, CA_E_ARG, "layer 2" },
+        { CHUNK(1, 1, 130, 250, 0), 0, 250, CA_E_SHAPE, "0 query heads" },
+        { CHUNK(1, 1, 130, 250, 7), 0, 250, CA_E_SHAPE, "7 query heads" },
+        { CHUNK(1, 1, 130, 0, 6), 0, 1, CA_E_SHAPE, "not inside" },
+        { CHUNK(1, 1, 130, 251, 6), 0, 250, CA_E_SHAPE, "not inside" },
+        { CHUNK(1, 1, UINT32_MAX, 2, 6), 0, 1, CA_E_SHAPE, "not inside" },
+        { CHUNK(1, 1, 130, 250, 6), 0, 0, CA_E_SHAPE, "tokens [0, +0)" },
+        { CHUNK(1, 1, 130, 250, 6), 1, 250, CA_E_SHAPE, "tokens [1, +250)" },
+        { CHUNK(1, 1, 130, 250, 6), UINT32_MAX, 2, CA_E_SHAPE, "of a chunk of 250" },
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         ca_mask m;
@@ -465,12 +538,12 @@ static void foreign_masks(void **state)
         uint32_t first, n;
         const char *what;
     } foreign[] = {
-        { &w, { 1, 1, 130, 250, 3 }, 0, 250, "fewer heads" },
-        { &w, { 1, 1, 130, 250, 12 }, 0, 250, "more heads" },
-        { &w, { 1, 1, 129, 250, 6 }, 0, 250, "begins before the chunk" },
-        { &w, { 1, 1, 131, 256, 6 }, 0, 256, "ends after the chunk" },
-        { &w, { 1, 1, 0, 130, 6 }, 0, 130, "the chunk before" },
-        { &other, { 1, 1, 130, 250, 6 }, 0, 250, "smaller pages" },
+        { &w, CHUNK(1, 1, 130, 250, 3), 0, 250, "fewer heads" },
+        { &w, CHUNK(1, 1, 130, 250, 12), 0, 250, "more heads" },
+        { &w, CHUNK(1, 1, 129, 250, 6), 0, 250, "begins before the chunk" },
+        { &w, CHUNK(1, 1, 131, 256, 6), 0, 256, "ends after the chunk" },
+        { &w, CHUNK(1, 1, 0, 130, 6), 0, 130, "the chunk before" },
+        { &other, CHUNK(1, 1, 130, 250, 6), 0, 250, "smaller pages" },
     };
     ca_workspace ws = { .size = (size_t)1 << 20 };
     ws.base = aligned_alloc(64, ws.size);
@@ -520,10 +593,16 @@ int main(void)
 {
     omp_set_num_threads(1); /* the cases are tiny: threads would only wait for each other */
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(masks),           cmocka_unit_test(unions),
-        cmocka_unit_test(executors),       cmocka_unit_test(builders_append),
-        cmocka_unit_test(bad_shapes),      cmocka_unit_test(foreign_masks),
-        cmocka_unit_test(small_workspace), cmocka_unit_test(full_mask_is_dense),
+        cmocka_unit_test(masks),
+        cmocka_unit_test(unions),
+        cmocka_unit_test(masks_from_memory),
+        cmocka_unit_test(mask_counts),
+        cmocka_unit_test(executors),
+        cmocka_unit_test(builders_append),
+        cmocka_unit_test(bad_shapes),
+        cmocka_unit_test(foreign_masks),
+        cmocka_unit_test(small_workspace),
+        cmocka_unit_test(full_mask_is_dense),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,8 +7,8 @@ packages=
 for group in "$@"; do
     case $group in
     build) packages="$packages gcc libc6-dev make cmake pkgconf libdnnl-dev libjansson-dev libpcre2-dev libutf8proc-dev
-                     libcairo2-dev libpng-dev python3 python3-pip" ;;
-    check) packages="$packages libcmocka-dev libzip-dev zlib1g-dev clang-format clang-tidy libomp-dev cppcheck" ;;
+                     libzip-dev zlib1g-dev libcairo2-dev libpng-dev python3 python3-pip" ;;
+    check) packages="$packages libcmocka-dev clang-format clang-tidy libomp-dev cppcheck" ;;
     fuzz) packages="$packages clang libomp-dev libclang-rt-dev" ;;
     *) echo "setup: unknown group '$group'; known: build, check, fuzz" >&2; exit 2 ;;
     esac

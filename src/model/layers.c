@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/arith.h"
 #include "kern/kern.h"
@@ -24,7 +25,7 @@ static void *place(unsigned char *base, size_t rows, size_t row_bytes, size_t *a
 }
 
 /* Lays acts out from base and returns its bytes. The limits of a model's sizes keep every product far below overflow. */
-static size_t lay_out(const ca_model *model, uint32_t max_tokens, unsigned char *base, ca_acts *acts)
+static size_t lay_out(const ca_model *model, uint32_t max_tokens, bool keep_raw, unsigned char *base, ca_acts *acts)
 {
     const ca_model_info *info = &model->info;
     const size_t q_width = (size_t)info->n_heads * info->head_dim;
@@ -35,6 +36,7 @@ static size_t lay_out(const ca_model *model, uint32_t max_tokens, unsigned char 
     acts->qkv_width = (uint32_t)(q_width + 2 * kv_width);
     acts->x = place(base, max_tokens, info->hidden * sizeof(float), &at);
     acts->qkv = place(base, max_tokens, acts->qkv_width * sizeof(float), &at);
+    if (keep_raw) acts->raw = place(base, max_tokens, (q_width + kv_width) * sizeof(float), &at);
     acts->h = place(base, max_tokens, h_width * elem_bytes(model), &at);
     acts->rotation = place(base, max_tokens, info->head_dim * sizeof(float), &at);
     acts->gate_up = place(base, block, 2 * (size_t)info->ffn * sizeof(float), &at);
@@ -42,19 +44,19 @@ static size_t lay_out(const ca_model *model, uint32_t max_tokens, unsigned char 
     return at;
 }
 
-size_t ca_acts_bytes(const ca_model *model, uint32_t max_tokens)
+size_t ca_acts_bytes(const ca_model *model, uint32_t max_tokens, bool keep_raw)
 {
     ca_acts acts = { 0 };
-    return lay_out(model, max_tokens, NULL, &acts);
+    return lay_out(model, max_tokens, keep_raw, NULL, &acts);
 }
 
-ca_status ca_acts_create(const ca_model *model, uint32_t max_tokens, ca_acts *out)
+ca_status ca_acts_create(const ca_model *model, uint32_t max_tokens, bool keep_raw, ca_acts *out)
 {
-    const size_t bytes = ca_acts_bytes(model, max_tokens);
+    const size_t bytes = ca_acts_bytes(model, max_tokens, keep_raw);
     *out = (ca_acts){ .memory = aligned_alloc(64, bytes) };
     if (out->memory == NULL)
         return ca_fail(CA_E_MEMORY, "session: no memory for %zu bytes of activations: use a smaller chunk", bytes);
-    (void)lay_out(model, max_tokens, out->memory, out);
+    (void)lay_out(model, max_tokens, keep_raw, out->memory, out);
     return CA_OK;
 }
 
@@ -99,9 +101,13 @@ ca_status ca_layers_qkv(const ca_model *model, uint32_t layer, uint32_t n, ca_ac
     CA_TRY(ca_gemm_run(gemm, model->layers[layer].qkv, h, n, acts->qkv, false));
     /* Q heads and K heads lie side by side: one rotation for both. */
 #pragma omp parallel for schedule(static) if (n > 1)
-    for (uint32_t t = 0; t < n; t++)
-        model->kern->rope(acts->qkv + (size_t)t * acts->qkv_width, info->n_heads + info->n_kv_heads, info->head_dim,
-                          acts->rotation + (size_t)t * info->head_dim);
+    for (uint32_t t = 0; t < n; t++) {
+        const uint32_t heads = info->n_heads + info->n_kv_heads;
+        const size_t width = (size_t)heads * info->head_dim;
+        float *qk = acts->qkv + (size_t)t * acts->qkv_width;
+        if (acts->raw) memcpy(acts->raw + t * width, qk, width * sizeof *qk);
+        model->kern->rope(qk, heads, info->head_dim, acts->rotation + (size_t)t * info->head_dim);
+    }
     return CA_OK;
 }
 

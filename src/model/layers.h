@@ -14,6 +14,7 @@
 /* Activations of up to max_tokens tokens; one block of memory. */
 typedef struct ca_acts {
     uint32_t qkv_width; /* (n_heads + 2 n_kv_heads) head_dim */
+    float *raw;         /* [max_tokens][(n_heads + n_kv_heads) head_dim]: Q and K heads before RoPE; NULL when not asked for */
     float *x;           /* [max_tokens][hidden]: the residual stream */
     float *qkv;         /* [max_tokens][qkv_width]: rotated Q heads, rotated K heads, V heads */
     void *h;            /* [max_tokens][max(hidden, n_heads head_dim)] in the kernel's type: attention output or normed x */
@@ -23,15 +24,15 @@ typedef struct ca_acts {
     void *memory;
 } ca_acts;
 
-/* Bytes that ca_acts_create takes. */
-size_t ca_acts_bytes(const ca_model *model, uint32_t max_tokens);
-ca_status ca_acts_create(const ca_model *model, uint32_t max_tokens, ca_acts *out);
+/* Bytes that ca_acts_create takes. keep_raw: a selector needs queries and keys before RoPE. */
+size_t ca_acts_bytes(const ca_model *model, uint32_t max_tokens, bool keep_raw);
+ca_status ca_acts_create(const ca_model *model, uint32_t max_tokens, bool keep_raw, ca_acts *out);
 void ca_acts_destroy(ca_acts *acts);
 
 /* x and rotation of tokens [0, n), the first at absolute position pos. Ids must be below the vocabulary's size. */
 void ca_layers_embed(const ca_model *model, const uint32_t *tokens, uint32_t n, uint32_t pos, ca_acts *acts);
 
-/* x -> qkv. */
+/* x -> qkv, and raw. */
 ca_status ca_layers_qkv(const ca_model *model, uint32_t layer, uint32_t n, ca_acts *acts, ca_gemm_runner *gemm);
 
 /* Attention output in h [n][n_heads head_dim] -> x after the layer. */

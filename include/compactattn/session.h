@@ -12,17 +12,29 @@ extern "C" {
 
 typedef struct ca_session ca_session; /* one thread at a time */
 
-typedef enum ca_executor { CA_EXEC_DENSE = 0, CA_EXEC_BLOCK_SPARSE = 1, CA_EXEC_COMPACT = 2 } ca_executor;
+typedef enum ca_executor {
+    CA_EXEC_DENSE = 0,        /* everything; with CA_SELECT_QUOKA, the chosen tokens and the chunk */
+    CA_EXEC_BLOCK_SPARSE = 1, /* each head and Q block its own blocks */
+    CA_EXEC_COMPACT = 2,      /* the unions: CompactAttention */
+    CA_EXEC_AUTO = 3          /* the row shape that the cost model prefers, or dense; per layer, chunk and KV head */
+} ca_executor;
 
 typedef struct ca_session_opt {
     ca_executor executor;
-    ca_select_opt select; /* CA_SELECT_NONE goes with CA_EXEC_DENSE only, and the other way round */
+    ca_select_opt select; /* CA_SELECT_NONE and CA_SELECT_QUOKA go with CA_EXEC_DENSE only; the other executors need another one */
     ca_table_opt table;
-    uint32_t dense_tail;  /* the last tokens of each ca_session_prefill call attend densely (the question) */
-    uint32_t context;     /* tokens; 0 = the model's own context length, which is also the maximum */
-    uint32_t chunk;       /* tokens per chunk, >= 1 */
-    uint32_t page_tokens; /* 32, 64 or 128 */
-    int n_threads;        /* 0 = all */
+    ca_cost cost;           /* auto: see ca_table_add_auto */
+    ca_worth worth;         /* auto */
+    bool sparse_first;      /* the first chunk of the session, which has no past, goes through the selector, too */
+    uint32_t dense_prefix;  /* tokens before this position attend densely */
+    uint32_t dense_tail;    /* the last tokens of each ca_session_prefill call attend densely (the question) */
+    uint32_t summaries;     /* CA_SUMMARY_* bits to keep besides the selector's own, for a trace that runs other selectors */
+    uint32_t gather_tokens; /* likewise */
+    const ca_gate *gate;    /* for CA_SUMMARY_GATE when the selector is not seer; borrowed */
+    uint32_t context;       /* tokens; 0 = the model's own context length, which is also the maximum */
+    uint32_t chunk;         /* tokens per chunk, >= 1 */
+    uint32_t page_tokens;   /* 32, 64 or 128 */
+    int n_threads;          /* 0 = all */
 } ca_session_opt;
 
 /* Defaults for an executor: chunk 1024, page 128, and the selector settings that docs/quality.md explains. */
@@ -37,11 +49,16 @@ CA_API ca_status ca_session_forecast(const ca_model *model, const ca_session_opt
 CA_API ca_status ca_session_create(const ca_model *model, const ca_session_opt *opt, ca_session **out);
 CA_API void ca_session_destroy(ca_session *session);
 
-/* What is being done in a chunk, for pictures and research: called once per layer when a selector ran. Pointers are valid during
- * the call only. scores f32 [n_heads][n_qblocks][n_kblocks]. */
+/* What is being done in a chunk, for pictures and research: called once per layer and chunk, after attention. Pointers are valid
+ * during the call only.
+ * q       the chunk's queries; q_raw when the session keeps CA_SUMMARY_GATE
+ * mask    NULL when no selector of blocks ran (the first chunk, dense)
+ * scores  f32 [n_heads][n_qblocks][n_kblocks] with a mask */
 typedef struct ca_trace {
-    uint32_t layer;
-    const ca_cache *cache;
+    ca_chunk chunk;
+    ca_cache *cache; /* for selectors, tables and gathering; nothing may be appended */
+    ca_queries q;
+    float scale; /* of the softmax */
     const ca_mask *mask;
     const float *scores;
     const ca_table *table;
@@ -85,8 +102,9 @@ CA_API ca_status ca_sample(ca_sampler *sampler, const float *logits, uint32_t vo
 typedef struct ca_session_stats {
     uint32_t prefill_tokens, decode_tokens, n_chunks;
     double prefill_ms, decode_ms;
-    double attention_ms;  /* prefill: select_ms + table + kernel, from q, k, v in cache to attention output */
-    double select_ms;     /* block scores, mask, unions, table */
+    double attention_ms;  /* prefill: select_ms + table_ms + kernel_ms, from q, k, v in cache to attention output */
+    double select_ms;     /* block scores and mask, or tokens and their gathering */
+    double table_ms;      /* unions and table */
     double kernel_ms;     /* the attention kernel alone */
     double gemm_ms;       /* matrix products of prefill */
     double kept_fraction; /* (query, past page) pairs read / those of dense, over chunks that have a past; 1 when none */
@@ -94,6 +112,18 @@ typedef struct ca_session_stats {
     uint64_t kv_bytes, workspace_bytes;
 } ca_session_stats;
 CA_API void ca_session_get_stats(const ca_session *session, ca_session_stats *out);
+
+/* The same of one layer. Fractions are of the (query, past key) pairs of dense attention, over tokens that a selector decided for;
+ * 1 when there were none. executed counts all tokens of chunks with a past. */
+typedef struct ca_layer_stats {
+    double select_ms, table_ms, kernel_ms;
+    double asked;                  /* as each head and Q block asked */
+    double q_union, g_union;       /* after the Q-block union; after the union over the KV head's query heads */
+    double executed;               /* what the tables read */
+    double row_heads, row_qblocks; /* mean row shape of the sparse rows; 0 without any */
+    double dense_rows;             /* share of (KV head, chunk) that auto ran densely */
+} ca_layer_stats;
+CA_API ca_status ca_session_get_layer_stats(const ca_session *session, uint32_t layer, ca_layer_stats *out);
 
 #ifdef __cplusplus
 }

@@ -8,13 +8,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/arith.h"
+#include "base/workspace.h"
+#include "cache/cache.h"
 #include "model/layers.h"
 
 enum {
     MAX_THREADS = 1024,
     LOGIT_ROWS = 64 /* positions whose logits are computed at a time when many are asked for */
 };
+
+/* Sums of one layer. */
+typedef struct layer_sums {
+    double select_ms, table_ms, kernel_ms;
+    ca_mask_count mask;
+    uint64_t past_pairs, past_pairs_dense;
+    double row_heads, row_qblocks;
+    uint64_t n_rows, n_dense, n_kv;
+} layer_sums;
 
 struct ca_session {
     const ca_model *model;
@@ -26,10 +36,10 @@ struct ca_session {
     ca_workspace ws;
     float *logits; /* [vocab] */
     bool has_logits;
-    float *logit_rows; /* [LOGIT_ROWS][vocab]; when logits of several positions were asked for */
-    float *scores;     /* block scores; when a trace was asked for */
+    float *logit_rows;  /* [LOGIT_ROWS][vocab]; when logits of several positions were asked for */
+    float *scores;      /* block scores; when a trace was asked for */
+    layer_sums *layers; /* [n_layers] */
     uint32_t len;
-    uint64_t past_pairs, past_pairs_dense;
     ca_session_stats stats;
 };
 
@@ -37,9 +47,27 @@ void ca_session_defaults(ca_executor executor, ca_session_opt *out)
 {
     *out = (ca_session_opt){ .executor = executor, .chunk = 1024, .page_tokens = 128 };
     ca_select_defaults(executor == CA_EXEC_DENSE ? CA_SELECT_NONE : CA_SELECT_FLASHPREFILL, &out->select);
-    if (executor == CA_EXEC_DENSE) return;
     out->dense_tail = 128;
+    ca_cost_defaults(&out->cost);
+    ca_worth_defaults(&out->worth);
     if (executor == CA_EXEC_BLOCK_SPARSE) out->select.flashprefill.alpha = 0.01F;
+}
+
+/* Executors and selectors that go together; options that go with only some of them. */
+static ca_status check_method(const ca_session_opt *opt)
+{
+    const ca_selector selector = opt->select.selector;
+    if ((unsigned)opt->executor > CA_EXEC_AUTO) return ca_fail(CA_E_ARG, "session: executor %d is unknown", (int)opt->executor);
+    CA_TRY(ca_select_check(&opt->select));
+    if ((opt->executor == CA_EXEC_DENSE) != (selector == CA_SELECT_NONE || selector == CA_SELECT_QUOKA))
+        return ca_fail(CA_E_ARG,
+                       "session: the dense executor goes with no selector or with quoka, the others with a selector of "
+                       "blocks; this is %s",
+                       ca_selector_name(selector));
+    if (opt->executor == CA_EXEC_BLOCK_SPARSE && opt->select.flashprefill.last_mute > 0)
+        return ca_fail(CA_E_ARG,
+                       "session: last_mute leaves Q blocks without a mask, which block_sparse needs: use it with compactattn");
+    return CA_OK;
 }
 
 /* Checks opt and replaces its zeros: context, threads. The chunk is cut to the context. */
@@ -48,13 +76,7 @@ static ca_status resolve(const ca_model *model, const ca_session_opt *opt, ca_se
     ca_model_info info;
     ca_model_get_info(model, &info);
     *out = *opt;
-    if ((unsigned)opt->executor > CA_EXEC_COMPACT) return ca_fail(CA_E_ARG, "session: executor %d is unknown", (int)opt->executor);
-    if ((opt->executor == CA_EXEC_DENSE) != (opt->select.selector == CA_SELECT_NONE))
-        return ca_fail(CA_E_ARG, "session: the dense executor goes without a selector, the others need one");
-    CA_TRY(ca_select_check(&opt->select));
-    if (opt->executor == CA_EXEC_BLOCK_SPARSE && opt->select.flashprefill.last_mute > 0)
-        return ca_fail(CA_E_ARG,
-                       "session: last_mute leaves Q blocks without a mask, which block_sparse needs: use it with compactattn");
+    CA_TRY(check_method(opt));
     if (opt->context > info.max_context)
         return ca_fail(CA_E_ARG, "session: context %u is above the model's %u tokens", opt->context, info.max_context);
     if (opt->context == 0) out->context = info.max_context;
@@ -76,11 +98,20 @@ static size_t attention_bytes(const ca_session *s)
     const ca_session_opt *o = &s->opt;
     const int callers_threads = omp_get_max_threads();
     omp_set_num_threads(o->n_threads);
-    const size_t bytes = ca_table_ws_bytes(s->cache, s->info.n_heads, o->chunk, o->context) +
+    const uint32_t n_kv = s->info.n_kv_heads;
+    const size_t lists = ((size_t)s->cache->opt.gather_tokens + s->cache->n_gather + 1) * n_kv * sizeof(uint32_t) + (size_t)3 * 64;
+    const size_t shapes = n_kv * sizeof(ca_row_shape) + 64;
+    const size_t bytes = lists + shapes + ca_table_ws_bytes(s->cache, s->info.n_heads, o->chunk, o->context) +
                          ca_select_ws_bytes(s->cache, &o->select, s->info.n_heads, o->chunk, o->context) +
                          ca_attend_ws_bytes(s->cache, s->info.n_heads, o->chunk, o->n_threads);
     omp_set_num_threads(callers_threads);
     return ca_align_up(bytes, 64);
+}
+
+/* Queries and keys before RoPE are kept for the gate only. */
+static bool keeps_raw(const ca_session *s)
+{
+    return (s->cache->opt.summaries & CA_SUMMARY_GATE) != 0;
 }
 
 /* The part of a session that its sizes depend on. The pool is only mapped: its memory is taken when tokens come. */
@@ -96,15 +127,17 @@ static ca_status open_cache(const ca_model *model, const ca_session_opt *opt, ca
         .page_tokens = s->opt.page_tokens,
         .max_seqs = 1,
         .capacity_tokens = s->opt.context,
-        .summaries = ca_select_summaries(&s->opt.select),
+        .summaries = ca_select_summaries(&s->opt.select) | s->opt.summaries,
+        .gather_tokens = ca_max_u32(ca_select_gather_tokens(&s->opt.select, s->opt.context), s->opt.gather_tokens),
+        .gate = s->opt.select.selector == CA_SELECT_SEER ? s->opt.select.seer.gate : s->opt.gate,
         .kern = ca_model_kern(model),
     };
     size_t kv_bytes = 0;
     CA_TRY(ca_cache_forecast(&cache_opt, &kv_bytes));
     CA_TRY(ca_cache_create(&cache_opt, &s->cache));
     s->stats.kv_bytes = kv_bytes;
-    s->stats.workspace_bytes = attention_bytes(s) + ca_acts_bytes(model, s->opt.chunk) + s->info.vocab * sizeof(float) +
-                               sizeof(ca_session);
+    s->stats.workspace_bytes = attention_bytes(s) + ca_acts_bytes(model, s->opt.chunk, keeps_raw(s)) +
+                               s->info.vocab * sizeof(float) + sizeof(ca_session);
     return CA_OK;
 }
 
@@ -141,12 +174,13 @@ static ca_status fill(ca_session *s)
                        "available: use a shorter context or a smaller chunk",
                        (double)need / 0x1p20, s->opt.context, (double)s->stats.kv_bytes / 0x1p20,
                        (double)s->stats.workspace_bytes / 0x1p20, (double)available / 0x1p20);
-    CA_TRY(ca_acts_create(s->model, s->opt.chunk, &s->acts));
+    CA_TRY(ca_acts_create(s->model, s->opt.chunk, keeps_raw(s), &s->acts));
     CA_TRY(ca_gemm_runner_create(s->model->engine, &s->gemm));
     s->ws.size = attention_bytes(s);
     s->ws.base = aligned_alloc(64, s->ws.size);
     s->logits = malloc(s->info.vocab * sizeof *s->logits);
-    if (s->ws.base == NULL || s->logits == NULL)
+    s->layers = calloc(s->info.n_layers, sizeof *s->layers);
+    if (s->ws.base == NULL || s->logits == NULL || s->layers == NULL)
         return ca_fail(CA_E_MEMORY, "session: no memory for %zu bytes of workspace: use a smaller chunk", s->ws.size);
     return CA_OK;
 }
@@ -176,63 +210,171 @@ void ca_session_destroy(ca_session *session)
     free(session->logits);
     free(session->logit_rows);
     free(session->scores);
+    free(session->layers);
     free(session);
 }
 
-/* One chunk on its way through the layers. */
+/* One chunk on its way through the layers. Its tokens [select_from, +n_selected) go through the selector, the others attend densely. */
 typedef struct chunk_job {
     const uint32_t *tokens;
     uint32_t n;
-    uint32_t n_selected; /* its first tokens go through the selector, the others attend densely */
-    bool ends_prompt;
+    uint32_t select_from, n_selected;
+    bool ends_prompt, decodes;
     double done, total; /* tokens of the call: before this chunk, and all */
     const ca_prefill_opt *opt;
 } chunk_job;
 
-/* Block mask and table of the tokens that the selector decides for. */
-static ca_status select_rows(ca_session *s, const chunk_job *job, const ca_chunk *chunk, ca_mask *mask, ca_table *table)
+/* What attention of one chunk and layer is made of. */
+typedef struct plan {
+    ca_chunk chunk;
+    ca_queries q;
+    ca_mask mask; /* bits NULL without one */
+    ca_table table;
+    double selected; /* when selection was done */
+} plan;
+
+/* QUOKA: tokens of the past are gathered for all of the selected queries. */
+static ca_status gather_rows(ca_session *s, const chunk_job *job, plan *p)
 {
+    const uint32_t n_kv = s->info.n_kv_heads, cap = s->cache->opt.gather_tokens, page_cap = s->cache->n_gather;
+    ca_chunk chunk = p->chunk;
+    ca_queries q = p->q;
+    void *tokens = NULL, *pages = NULL, *counts = NULL;
+    uint32_t n = 0;
+    CA_TRY(ca_ws_take(&s->ws, "tokens", (size_t)n_kv * cap, sizeof(uint32_t), &tokens));
+    CA_TRY(ca_ws_take(&s->ws, "gathered pages", (size_t)n_kv * page_cap, sizeof(uint32_t), &pages));
+    CA_TRY(ca_ws_take(&s->ws, "page counts", n_kv, sizeof(uint32_t), &counts));
+    chunk.pos += job->select_from;
+    chunk.n_tokens = job->n_selected;
+    q.q += job->select_from * q.stride;
+    CA_TRY(ca_select_tokens(s->cache, &s->opt.select, &chunk, &q, &s->ws, tokens, &n, NULL));
+    ca_status st = CA_OK;
+#pragma omp parallel for schedule(dynamic)
+    for (uint32_t kv = 0; kv < n_kv; kv++) {
+        ((uint32_t *)counts)[kv] = ca_ceil_div(n, s->opt.page_tokens);
+        const ca_status one = ca_cache_gather(s->cache, 0, chunk.layer, kv, (const uint32_t *)tokens + (size_t)kv * cap, n,
+                                              (uint32_t *)pages + (size_t)kv * page_cap);
+#pragma omp critical
+        if (one != CA_OK) st = one;
+    }
+    if (st != CA_OK) return ca_fail(st, "session: the tokens that quoka chose cannot be gathered");
+    p->selected = omp_get_wtime();
+    return ca_table_add_gathered(s->cache, job->select_from, job->n_selected, pages, page_cap, counts, &p->table);
+}
+
+static void count_shapes(layer_sums *sums, const ca_row_shape *shapes, uint32_t n_kv)
+{
+    for (uint32_t kv = 0; kv < n_kv; kv++) {
+        sums->n_dense += shapes[kv].heads == 0;
+        sums->n_rows += shapes[kv].heads != 0;
+        sums->row_heads += shapes[kv].heads;
+        sums->row_qblocks += shapes[kv].qblocks;
+    }
+    sums->n_kv += n_kv;
+}
+
+/* Block mask and rows of the tokens that the selector decides for. */
+static ca_status select_rows(ca_session *s, const chunk_job *job, plan *p, layer_sums *sums)
+{
+    const uint32_t n_kv = s->info.n_kv_heads, group = s->info.n_heads / n_kv;
     ca_select_opt select = s->opt.select;
-    if (!job->ends_prompt) select.flashprefill.last_dense = select.flashprefill.last_mute = 0; /* rules for the prompt's end */
-    CA_TRY(ca_mask_create(s->cache, chunk, 0, job->n_selected, &s->ws, mask));
-    CA_TRY(ca_select(s->cache, &select, chunk, s->acts.qkv, s->acts.qkv_width, &s->ws, mask, s->scores));
-    if (s->opt.executor == CA_EXEC_BLOCK_SPARSE) return ca_table_add_block_sparse(s->cache, mask, table);
-    return ca_table_add_compact(s->cache, mask, &s->opt.table, table);
+    void *mem = NULL;
+    if (!job->ends_prompt && !select.flashprefill.every_chunk)
+        select.flashprefill.last_dense = select.flashprefill.last_mute = 0; /* rules for the prompt's end */
+    CA_TRY(ca_ws_take(&s->ws, "row shapes", n_kv, sizeof(ca_row_shape), &mem));
+    CA_TRY(ca_mask_create(s->cache, &p->chunk, job->select_from, job->n_selected, &s->ws, &p->mask));
+    CA_TRY(ca_select(s->cache, &select, &p->chunk, &p->q, &s->ws, &p->mask, s->scores));
+    p->selected = omp_get_wtime();
+    ca_row_shape *shapes = mem;
+    ca_row_shape shape = { 1, 1 };
+    if (s->opt.executor == CA_EXEC_AUTO) {
+        CA_TRY(ca_table_add_auto(s->cache, &p->mask, &s->opt.cost, &s->opt.worth, shapes, &p->table));
+        count_shapes(sums, shapes, n_kv);
+        return CA_OK;
+    }
+    if (s->opt.executor == CA_EXEC_BLOCK_SPARSE) {
+        CA_TRY(ca_table_add_block_sparse(s->cache, &p->mask, &p->table));
+    } else {
+        CA_TRY(ca_table_add_compact(s->cache, &p->mask, &s->opt.table, &p->table));
+        shape.heads = s->opt.table.heads_per_row ? s->opt.table.heads_per_row : group;
+        shape.qblocks = s->opt.table.qblocks_per_row ? s->opt.table.qblocks_per_row : p->mask.n_qblocks;
+    }
+    for (uint32_t kv = 0; kv < n_kv; kv++) shapes[kv] = shape;
+    count_shapes(sums, shapes, n_kv);
+    return CA_OK;
+}
+
+/* Rows of all tokens of the chunk: dense prefix, selected, dense tail. */
+static ca_status plan_rows(ca_session *s, const chunk_job *job, plan *p, layer_sums *sums)
+{
+    const uint32_t select_end = job->select_from + job->n_selected;
+    s->ws.used = 0;
+    p->selected = omp_get_wtime();
+    CA_TRY(ca_table_create(s->cache, &p->chunk, &s->ws, &p->table));
+    if (job->n_selected > 0 && s->opt.select.selector == CA_SELECT_QUOKA)
+        CA_TRY(gather_rows(s, job, p));
+    else if (job->n_selected > 0)
+        CA_TRY(select_rows(s, job, p, sums));
+    CA_TRY(ca_table_add_dense(s->cache, 0, job->select_from, &p->table));
+    return ca_table_add_dense(s->cache, select_end, job->n - select_end, &p->table);
+}
+
+static ca_status append(ca_session *s, const chunk_job *job, uint32_t layer, plan *p)
+{
+    const size_t q_width = (size_t)s->info.n_heads * s->info.head_dim, kv_width = (size_t)s->info.n_kv_heads * s->info.head_dim;
+    const ca_acts *acts = &s->acts;
+    ca_kv kv = { .k = acts->qkv + q_width, .v = acts->qkv + q_width + kv_width, .stride = acts->qkv_width };
+    p->chunk = (ca_chunk){ .layer = layer, .pos = s->len, .n_tokens = job->n, .n_heads = s->info.n_heads };
+    p->q = (ca_queries){ .q = acts->qkv, .stride = acts->qkv_width };
+    if (acts->raw) {
+        kv.k_raw = acts->raw + q_width;
+        p->q.q_raw = acts->raw;
+        kv.raw_stride = p->q.raw_stride = q_width + kv_width;
+    }
+    return ca_cache_append(s->cache, 0, layer, &kv, job->n);
 }
 
 static ca_status attention(ca_session *s, const chunk_job *job, uint32_t layer)
 {
     const ca_model_info *info = &s->info;
-    const size_t stride = s->acts.qkv_width;
-    const float *k = s->acts.qkv + (size_t)info->n_heads * info->head_dim;
-    const float *v = k + (size_t)info->n_kv_heads * info->head_dim;
+    const float scale = 1.0F / sqrtf((float)info->head_dim);
+    layer_sums *sums = &s->layers[layer], unchanged = *sums;
+    plan p = { 0 };
     const double start = omp_get_wtime();
-    CA_TRY(ca_cache_append(s->cache, 0, layer, k, v, stride, job->n));
-
+    CA_TRY(append(s, job, layer, &p));
     const double appended = omp_get_wtime();
-    const ca_chunk chunk = { .layer = layer, .pos = s->len, .n_tokens = job->n, .n_heads = info->n_heads };
-    ca_mask mask = { 0 };
-    ca_table table;
-    s->ws.used = 0;
-    CA_TRY(ca_table_create(s->cache, &chunk, &s->ws, &table));
-    if (job->n_selected > 0) CA_TRY(select_rows(s, job, &chunk, &mask, &table));
-    CA_TRY(ca_table_add_dense(s->cache, job->n_selected, job->n - job->n_selected, &table));
-
+    CA_TRY(plan_rows(s, job, &p, sums));
     const double planned = omp_get_wtime();
-    CA_TRY(ca_attend(s->cache, &table, 1.0F / sqrtf((float)info->head_dim), s->acts.qkv, stride, s->acts.h,
-                     (size_t)info->n_heads * info->head_dim, ca_kern_dtype(s->model->kern), s->opt.n_threads, &s->ws));
+    CA_TRY(ca_attend(s->cache, &p.table, scale, p.q.q, p.q.stride, s->acts.h, (size_t)info->n_heads * info->head_dim,
+                     ca_kern_dtype(s->model->kern), s->opt.n_threads, &s->ws));
     const double end = omp_get_wtime();
 
-    s->stats.attention_ms += (end - start) * 1e3;
-    s->stats.select_ms += (planned - appended) * 1e3;
-    s->stats.kernel_ms += (end - planned) * 1e3;
     ca_table_count count;
-    ca_table_measure(s->cache, &table, &count);
-    s->past_pairs += count.past_pairs;
-    s->past_pairs_dense += count.past_pairs_dense;
+    ca_table_measure(s->cache, &p.table, &count);
+    sums->select_ms += (p.selected - appended) * 1e3;
+    sums->table_ms += (planned - p.selected) * 1e3;
+    sums->kernel_ms += (end - planned) * 1e3;
+    sums->past_pairs += count.past_pairs;
+    sums->past_pairs_dense += count.past_pairs_dense;
+    if (p.mask.bits && !job->decodes) {
+        ca_mask_count kept;
+        ca_mask_measure(s->cache, &p.chunk, &p.mask, info->n_heads / info->n_kv_heads, &kept);
+        sums->mask.asked += kept.asked;
+        sums->mask.q_union += kept.q_union;
+        sums->mask.g_union += kept.g_union;
+        sums->mask.dense += kept.dense;
+    }
+    s->stats.attention_ms += (end - start) * 1e3;
     s->stats.gflop += 4e-9 * info->head_dim * (double)count.pairs;
-    if (job->n_selected > 0 && job->opt->on_trace != NULL)
-        job->opt->on_trace(job->opt->user, &(ca_trace){ layer, s->cache, &mask, s->scores, &table });
+    if (job->decodes) *sums = unchanged;
+    if (job->opt->on_trace != NULL)
+        job->opt->on_trace(job->opt->user, &(ca_trace){ .chunk = p.chunk,
+                                                        .cache = s->cache,
+                                                        .q = p.q,
+                                                        .scale = scale,
+                                                        .mask = p.mask.bits ? &p.mask : NULL,
+                                                        .scores = p.mask.bits ? s->scores : NULL,
+                                                        .table = &p.table });
     return CA_OK;
 }
 
@@ -309,24 +451,35 @@ static ca_status alloc_floats(size_t a, size_t b, const char *what, float **out)
 static ca_status reserve_outputs(ca_session *s, const ca_prefill_opt *opt)
 {
     if (opt->n_logits > 0) CA_TRY(alloc_floats(LOGIT_ROWS, s->info.vocab, "logits", &s->logit_rows));
-    if (opt->on_trace == NULL || s->opt.executor == CA_EXEC_DENSE) return CA_OK;
+    if (opt->on_trace == NULL || s->opt.executor == CA_EXEC_DENSE) return CA_OK; /* no block scores */
     const size_t n_qblocks = (size_t)ca_ceil_div(s->opt.chunk, s->opt.page_tokens) + 1;
     const size_t n_kblocks = ca_ceil_div(s->opt.context, s->opt.page_tokens);
     return alloc_floats(s->info.n_heads * n_qblocks, n_kblocks, "block scores", &s->scores);
+}
+
+/* The chunk's tokens that go through the selector: those behind the dense prefix and among the first `sparse` of the chunk. The first
+ * chunk has no past to choose from. */
+static void choose_tokens(const ca_session *s, chunk_job *job, uint32_t sparse)
+{
+    const uint32_t prefix = s->opt.dense_prefix > s->len ? s->opt.dense_prefix - s->len : 0;
+    if (s->len == 0 && !s->opt.sparse_first) return;
+    sparse = ca_min_u32(sparse, job->n);
+    if (prefix >= sparse) return;
+    job->select_from = prefix;
+    job->n_selected = sparse - prefix;
 }
 
 static ca_status prefill(ca_session *s, const uint32_t *tokens, uint32_t n, const ca_prefill_opt *opt)
 {
     const ca_gemm_count gemm_before = ca_gemm_counted(s->gemm);
     const double start = omp_get_wtime();
-    const uint32_t sparse_end = s->opt.executor == CA_EXEC_DENSE ? 0 : n - ca_min_u32(n, s->opt.dense_tail);
+    const uint32_t sparse_end = s->opt.select.selector == CA_SELECT_NONE ? 0 : n - ca_min_u32(n, s->opt.dense_tail);
     const uint32_t logits_from = n - opt->n_logits;
     ca_status st = CA_OK;
     for (uint32_t done = 0; done < n;) {
         chunk_job job = { .tokens = tokens + done, .n = ca_min_u32(s->opt.chunk, n - done), .done = done, .total = n, .opt = opt };
         job.ends_prompt = done + job.n == n;
-        /* The first chunk has no past to choose from. */
-        if (s->len > 0 && sparse_end > done) job.n_selected = ca_min_u32(job.n, sparse_end - done);
+        choose_tokens(s, &job, sparse_end - ca_min_u32(sparse_end, done));
         CA_TRY_GOTO(run_chunk(s, &job), end);
         s->stats.n_chunks++;
         s->stats.prefill_tokens += job.n;
@@ -363,7 +516,8 @@ ca_status ca_session_prefill(ca_session *session, const uint32_t *tokens, size_t
 static ca_status decode(ca_session *s, uint32_t token)
 {
     static const ca_prefill_opt no_opt = { 0 };
-    CA_TRY(run_chunk(s, &(chunk_job){ .tokens = &token, .n = 1, .ends_prompt = true, .total = 1, .opt = &no_opt }));
+    CA_TRY(
+        run_chunk(s, &(chunk_job){ .tokens = &token, .n = 1, .ends_prompt = true, .decodes = true, .total = 1, .opt = &no_opt }));
     return last_logits(s, 1);
 }
 
@@ -375,13 +529,9 @@ ca_status ca_session_decode(ca_session *session, uint32_t token)
     omp_set_num_threads(session->opt.n_threads);
     /* What attention and products add to the sums of prefill is taken back: decode has its own. */
     const ca_session_stats stats = session->stats;
-    const uint64_t past = session->past_pairs;
-    const uint64_t past_dense = session->past_pairs_dense;
     const double start = omp_get_wtime();
     const ca_status st = decode(session, token);
     session->stats = stats;
-    session->past_pairs = past;
-    session->past_pairs_dense = past_dense;
     session->stats.decode_ms += (omp_get_wtime() - start) * 1e3;
     if (st == CA_OK) session->stats.decode_tokens++;
     omp_set_num_threads(callers_threads);
@@ -410,13 +560,44 @@ ca_status ca_session_truncate(ca_session *session, uint32_t n)
     session->len = n;
     session->has_logits = false;
     if (n > 0) return CA_OK;
-    session->past_pairs = session->past_pairs_dense = 0;
+    memset(session->layers, 0, session->info.n_layers * sizeof *session->layers);
     session->stats = (ca_session_stats){ .kv_bytes = session->stats.kv_bytes, .workspace_bytes = session->stats.workspace_bytes };
     return CA_OK;
 }
 
 void ca_session_get_stats(const ca_session *session, ca_session_stats *out)
 {
+    uint64_t past = 0, past_dense = 0;
     *out = session->stats;
-    out->kept_fraction = session->past_pairs_dense > 0 ? (double)session->past_pairs / (double)session->past_pairs_dense : 1.0;
+    for (uint32_t l = 0; l < session->info.n_layers; l++) {
+        const layer_sums *sums = &session->layers[l];
+        out->select_ms += sums->select_ms;
+        out->table_ms += sums->table_ms;
+        out->kernel_ms += sums->kernel_ms;
+        past += sums->past_pairs;
+        past_dense += sums->past_pairs_dense;
+    }
+    out->kept_fraction = past_dense > 0 ? (double)past / (double)past_dense : 1.0;
+}
+
+static double ratio(uint64_t part, uint64_t all)
+{
+    return all > 0 ? (double)part / (double)all : 1.0;
+}
+
+ca_status ca_session_get_layer_stats(const ca_session *session, uint32_t layer, ca_layer_stats *out)
+{
+    if (layer >= session->info.n_layers) return ca_fail(CA_E_ARG, "session: layer %u of %u", layer, session->info.n_layers);
+    const layer_sums *s = &session->layers[layer];
+    *out = (ca_layer_stats){ .select_ms = s->select_ms,
+                             .table_ms = s->table_ms,
+                             .kernel_ms = s->kernel_ms,
+                             .asked = ratio(s->mask.asked, s->mask.dense),
+                             .q_union = ratio(s->mask.q_union, s->mask.dense),
+                             .g_union = ratio(s->mask.g_union, s->mask.dense),
+                             .executed = ratio(s->past_pairs, s->past_pairs_dense),
+                             .row_heads = s->n_rows > 0 ? s->row_heads / (double)s->n_rows : 0.0,
+                             .row_qblocks = s->n_rows > 0 ? s->row_qblocks / (double)s->n_rows : 0.0,
+                             .dense_rows = s->n_kv > 0 ? (double)s->n_dense / (double)s->n_kv : 0.0 };
+    return CA_OK;
 }

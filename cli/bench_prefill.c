@@ -19,9 +19,9 @@ struct bench {
     const struct engine *engine;
     const struct options *options;
     size_t lengths[MAX_LENGTHS], n_lengths, longest;
-    ca_executor methods[METHOD_COUNT];
+    struct method methods[METHOD_MAX];
     size_t n_methods;
-    ca_session *sessions[METHOD_COUNT];
+    ca_session *sessions[METHOD_MAX];
     uint32_t *ids;       /* [longest] */
     bool random_ids;     /* no text was given or found */
     struct result *rows; /* [n_lengths][n_methods], the medians */
@@ -77,14 +77,14 @@ static int create_sessions(struct bench *bench)
 {
     int code = EXIT_DONE;
     for (size_t m = 0; m < bench->n_methods && code == EXIT_DONE; m++)
-        code = engine_session(bench->engine, bench->options, bench->methods[m], bench->longest, 0, &bench->sessions[m]);
+        code = engine_session(bench->engine, bench->options, &bench->methods[m], bench->longest, 0, &bench->sessions[m]);
     return code;
 }
 
 static ca_status run_once(const struct bench *bench, size_t method, size_t length, struct result *out)
 {
     ca_sampler greedy = { 0, 1, 0 };
-    result_init(out, bench->methods[method]);
+    result_init(out, &bench->methods[method]);
     const ca_status status = ca_session_truncate(bench->sessions[method], 0);
     return status != CA_OK ? status
                            : measure_prefill(bench->engine, bench->sessions[method], bench->ids, length,
@@ -121,7 +121,7 @@ static ca_status run_length(const struct bench *bench, size_t index)
 static const struct result *dense_of(const struct bench *bench, size_t row)
 {
     for (size_t m = 0; m < bench->n_methods; m++) {
-        if (bench->methods[m] == CA_EXEC_DENSE) return &bench->rows[row / bench->n_methods * bench->n_methods + m];
+        if (bench->methods[m].selector == CA_SELECT_NONE) return &bench->rows[row / bench->n_methods * bench->n_methods + m];
     }
     return NULL;
 }
@@ -240,7 +240,8 @@ static int run(const struct options *options)
     char *text = NULL;
     size_t size = 0;
     int code = parse_lengths(options->lengths, &bench);
-    if (code == EXIT_DONE) code = method_choose_list(options, bench.methods, &bench.n_methods);
+    if (code == EXIT_DONE)
+        code = method_choose_list(options, "dense,block_sparse,compactattn,auto", bench.methods, &bench.n_methods);
     if (code == EXIT_DONE) code = probe_csv(options->csv);
     if (code == EXIT_DONE) code = read_text(options, &text, &size);
     bench.random_ids = !text;

@@ -1,6 +1,7 @@
 /* compactattn demo: finds a fact hidden in a long text with every method, and shows what each costs. */
 #include "capture.h"
 #include "commands.h"
+#include "folder.h"
 #include "generate.h"
 #include "interrupt.h"
 #include "message.h"
@@ -9,59 +10,25 @@
 #include "report/chart.h"
 #include "report/table.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#define FACT "The magic number for the lighthouse is 7481."
-#define QUESTION "What is the magic number for the lighthouse?"
-#define ANSWER_START "The magic number for the lighthouse is"
-#define EXPECTED "7481"
-
-enum { ANSWER_TOKENS = 12, PATH_BYTES = 1024 };
+enum { ANSWER_TOKENS = 12 };
 
 struct demo {
     const struct options *options;
     struct engine engine;
-    const char *fact, *question, *answer_start, *expected;
-    ca_executor methods[METHOD_COUNT];
+    struct needle needle;
+    struct method methods[METHOD_MAX];
     size_t n_methods, n_done;
-    struct result rows[METHOD_COUNT];
+    struct result rows[METHOD_MAX];
     uint32_t *ids; /* the whole prompt */
     size_t n_ids;
     double peak;
     struct capture capture;
 };
-
-/* Says which file of the results cannot be written, and why. */
-static int cannot_write(const struct demo *demo, const char *name, const char *why)
-{
-    return fail("%s/%s: cannot be written (%s): choose another folder with --out", demo->options->out, name, why);
-}
-
-static bool result_path(const struct demo *demo, const char *name, char path[PATH_BYTES])
-{
-    const int n = snprintf(path, PATH_BYTES, "%s/%s", demo->options->out, name);
-    return n > 0 && n < PATH_BYTES;
-}
-
-/* Makes the folder and tries to create a file in it, before any work is done. */
-static int prepare_folder(const struct demo *demo)
-{
-    char path[PATH_BYTES];
-    if (!result_path(demo, "summary.csv", path)) return cannot_write(demo, "summary.csv", "the path is too long");
-    if (mkdir(demo->options->out, 0777) != 0 && errno != EEXIST)
-        return fail("%s: the folder cannot be made (%s): choose another with --out", demo->options->out, strerror(errno));
-    const int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-    if (file < 0) return cannot_write(demo, "summary.csv", strerror(errno));
-    close(file);
-    return EXIT_DONE;
-}
 
 /* --length: the text up to a sentence end after about that many tokens. */
 static int cut_text(const struct demo *demo, char *text, size_t *size)
@@ -75,36 +42,6 @@ static int cut_text(const struct demo *demo, char *text, size_t *size)
         text[*size] = '\0';
     }
     ca_free(ids);
-    return code;
-}
-
-/* malloc'ed; NULL when memory is short. */
-static char *join(const char *a, const char *between, const char *b)
-{
-    const size_t cap = strlen(a) + strlen(between) + strlen(b) + 1;
-    char *out = malloc(cap);
-    if (out) snprintf(out, cap, "%s%s%s", a, between, b);
-    return out;
-}
-
-/* Template, text with the hidden fact, question, first words of the answer -> demo->ids. */
-static int make_prompt(struct demo *demo, const char *text, size_t size)
-{
-    char *hidden = needle_hide(text, size, demo->options->depth, demo->fact);
-    char *content = hidden ? join(hidden, "\n\n", demo->question) : NULL, *rendered = NULL, *prompt = NULL;
-    size_t length = 0;
-    int code = content ? EXIT_DONE : fail("no memory for the prompt");
-    if (content) {
-        const ca_message message = { "user", content };
-        const ca_status status = ca_chat_render(demo->engine.tokenizer, &message, 1, true, &rendered, &length);
-        if (status != CA_OK) code = fail_library(status);
-    }
-    if (rendered && !(prompt = join(rendered, "", demo->answer_start))) code = fail("no memory for the prompt");
-    if (prompt) code = engine_tokenize(&demo->engine, prompt, strlen(prompt), CA_TOK_PARSE_SPECIAL, &demo->ids, &demo->n_ids);
-    free(prompt);
-    ca_free(rendered);
-    free(content);
-    free(hidden);
     return code;
 }
 
@@ -124,24 +61,28 @@ static int warm_up(const struct demo *demo)
     const size_t n = demo->n_ids < TOKENS ? demo->n_ids : TOKENS;
     const ca_prefill_opt opt = { .cancel = &interrupt_flag };
     ca_session *session = NULL;
-    const int code = engine_session(&demo->engine, demo->options, CA_EXEC_DENSE, n, 0, &session);
+    static const struct method dense = { CA_SELECT_NONE, CA_EXEC_DENSE, "dense" };
+    const int code = engine_session(&demo->engine, demo->options, &dense, n, 0, &session);
     if (code != EXIT_DONE) return code;
     const ca_status status = ca_session_prefill(session, demo->ids, n, &opt);
     ca_session_destroy(session);
     return status == CA_OK ? EXIT_DONE : fail_library(status);
 }
 
-static int run_method(struct demo *demo, ca_executor method, struct result *result)
+static int run_method(struct demo *demo, const struct method *method, struct result *result)
 {
-    const bool traced = method == CA_EXEC_COMPACT;
+    const bool traced = method->executor == CA_EXEC_COMPACT;
     const ca_prefill_opt hooks = { .user = &demo->capture, .on_trace = traced ? capture_trace : NULL };
     ca_sampler greedy = { 0, 1, 0 };
     ca_session_opt opt;
     ca_session *session = NULL;
     result_init(result, method);
-    method_session_opt(demo->options, method, &opt);
+    if (method_session_opt(demo->options, method, demo->engine.gate, &opt) != EXIT_DONE) return EXIT_BAD_USAGE;
     demo->capture.layer = demo->engine.info.n_layers / 2;
+    demo->capture.group = demo->engine.info.n_heads / demo->engine.info.n_kv_heads;
     demo->capture.chunk = opt.chunk;
+    demo->capture.page_tokens = opt.page_tokens;
+    demo->capture.index = -1;
     const int code = engine_session(&demo->engine, demo->options, method, demo->n_ids, ANSWER_TOKENS, &session);
     if (code != EXIT_DONE) return code;
     ca_status status = measure_prefill(&demo->engine, session, demo->ids, demo->n_ids,
@@ -157,7 +98,7 @@ static int run_method(struct demo *demo, ca_executor method, struct result *resu
 static const struct result *dense_row(const struct demo *demo)
 {
     for (size_t i = 0; i < demo->n_done; i++) {
-        if (demo->methods[i] == CA_EXEC_DENSE) return &demo->rows[i];
+        if (demo->methods[i].selector == CA_SELECT_NONE) return &demo->rows[i];
     }
     return NULL;
 }
@@ -176,7 +117,7 @@ static double ttft_speedup(const struct demo *demo, size_t row)
 
 static bool found(const struct demo *demo, size_t row)
 {
-    return demo->rows[row].text && strstr(demo->rows[row].text, demo->expected);
+    return demo->rows[row].text && strstr(demo->rows[row].text, demo->needle.expected);
 }
 
 static struct table *make_table(const struct demo *demo)
@@ -216,24 +157,13 @@ static struct table *make_table(const struct demo *demo)
     return table;
 }
 
-static int write_table(const struct demo *demo, const struct table *table, const char *name,
-                       void (*write)(const struct table *table, FILE *out))
-{
-    char path[PATH_BYTES];
-    FILE *out = result_path(demo, name, path) ? fopen(path, "w") : NULL;
-    if (!out) return cannot_write(demo, name, strerror(errno));
-    write(table, out);
-    const bool written = !ferror(out), closed = fclose(out) == 0;
-    return written && closed ? EXIT_DONE : cannot_write(demo, name, strerror(errno));
-}
-
 /* Called after every method, so that what is finished is kept when the next one is interrupted. */
 static int write_summary(const struct demo *demo)
 {
     struct table *table = make_table(demo);
     if (!table) return fail("no memory for the table");
-    int code = write_table(demo, table, "summary.csv", table_write_csv);
-    if (code == EXIT_DONE) code = write_table(demo, table, "summary.md", table_write_markdown);
+    int code = folder_write_table(demo->options->out, "summary.csv", table, table_write_csv);
+    if (code == EXIT_DONE) code = folder_write_table(demo->options->out, "summary.md", table, table_write_markdown);
     table_free(table);
     return code;
 }
@@ -241,15 +171,15 @@ static int write_summary(const struct demo *demo)
 static int draw_speedup(const struct demo *demo)
 {
     static const char *const groups[] = { "Attention", "Time to first token" };
-    const char *series[METHOD_COUNT];
-    double values[METHOD_COUNT * 2];
-    char notes[METHOD_COUNT * 2][CHART_NOTE] = { "" }, subtitle[256], path[PATH_BYTES];
+    const char *series[METHOD_MAX];
+    double values[METHOD_MAX * 2];
+    char notes[METHOD_MAX * 2][CHART_NOTE] = { "" }, subtitle[256], path[FOLDER_PATH];
     for (size_t i = 0; i < demo->n_done; i++) {
         const double speedups[] = { attention_speedup(demo, i), ttft_speedup(demo, i) };
         series[i] = demo->rows[i].method;
         values[2 * i] = demo->rows[i].attention_ms / 1e3;
         values[2 * i + 1] = demo->rows[i].ttft_ms / 1e3;
-        for (size_t g = 0; g < 2 && !isnan(speedups[g]) && demo->methods[i] != CA_EXEC_DENSE; g++)
+        for (size_t g = 0; g < 2 && !isnan(speedups[g]) && demo->methods[i].selector != CA_SELECT_NONE; g++)
             snprintf(notes[2 * i + g], CHART_NOTE, "%.2fx", speedups[g]);
     }
     snprintf(subtitle, sizeof subtitle, "%s, prompt of %zu tokens, %d threads, kernels %s", demo->engine.info.name, demo->n_ids,
@@ -265,19 +195,20 @@ static int draw_speedup(const struct demo *demo)
         .values = values,
         .notes = (const char(*)[CHART_NOTE])notes,
     };
-    const char *why = result_path(demo, "speedup.png", path) ? chart_write_png(&chart, path) : "the path is too long";
-    return why ? cannot_write(demo, "speedup.png", why) : EXIT_DONE;
+    const char *why = folder_path(demo->options->out, "speedup.png", path) ? chart_write_png(&chart, path) : "the path is too long";
+    return why ? folder_cannot_write(demo->options->out, "speedup.png", why) : EXIT_DONE;
 }
 
 static int draw_mask(const struct demo *demo)
 {
-    char path[PATH_BYTES];
+    char path[FOLDER_PATH];
     if (!demo->capture.taken) {
-        note("no mask picture: the prompt has no full chunk after the first, or compactattn did not run");
+        note("no mask picture: the prompt has no second chunk, or compactattn did not run");
         return EXIT_DONE;
     }
-    const char *why = result_path(demo, "mask.png", path) ? capture_draw(&demo->capture, path) : "the path is too long";
-    return why ? cannot_write(demo, "mask.png", why) : EXIT_DONE;
+    const char *why = folder_path(demo->options->out, "mask.png", path) ? capture_draw(&demo->capture, path)
+                                                                        : "the path is too long";
+    return why ? folder_cannot_write(demo->options->out, "mask.png", why) : EXIT_DONE;
 }
 
 static int print_rows(const struct demo *demo)
@@ -311,7 +242,7 @@ static void print_intro(const struct demo *demo)
            "Question  %s\n\n",
            demo->engine.info.name, demo->engine.info.n_layers, demo->engine.info.max_context,
            ca_kern_name(ca_model_kern(demo->engine.model)), demo->engine.n_threads, demo->peak, demo->options->text, demo->n_ids,
-           demo->fact, demo->options->depth, demo->question);
+           demo->needle.fact, demo->options->depth, demo->needle.question);
     fflush(stdout);
 }
 
@@ -319,7 +250,7 @@ static int run_methods(struct demo *demo)
 {
     int code = warm_up(demo);
     while (code == EXIT_DONE && demo->n_done < demo->n_methods) {
-        code = run_method(demo, demo->methods[demo->n_done], &demo->rows[demo->n_done]);
+        code = run_method(demo, &demo->methods[demo->n_done], &demo->rows[demo->n_done]);
         if (code == EXIT_DONE) {
             demo->n_done++;
             code = write_summary(demo);
@@ -332,7 +263,8 @@ static int run_methods(struct demo *demo)
 static int run_demo(struct demo *demo, char *text, size_t size)
 {
     int code = cut_text(demo, text, &size);
-    if (code == EXIT_DONE) code = make_prompt(demo, text, size);
+    if (code == EXIT_DONE)
+        code = needle_prompt(&demo->engine, &demo->needle, text, size, demo->options->depth, &demo->ids, &demo->n_ids);
     if (code != EXIT_DONE) return code;
     interrupt_catch();
     demo->peak = engine_peak(&demo->engine);
@@ -350,15 +282,15 @@ static int run(const struct options *options)
 {
     struct demo demo = {
         .options = options,
-        .fact = options->fact ? options->fact : FACT,
-        .question = options->ask ? options->ask : QUESTION,
-        .answer_start = options->answer_start ? options->answer_start : ANSWER_START,
-        .expected = options->expect ? options->expect : EXPECTED,
+        .needle = { .fact = options->fact ? options->fact : needle_default.fact,
+                    .question = options->ask ? options->ask : needle_default.question,
+                    .answer_start = options->answer_start ? options->answer_start : needle_default.answer_start,
+                    .expected = options->expect ? options->expect : needle_default.expected },
     };
     char *text = NULL;
     size_t size = 0;
-    int code = method_choose_list(options, demo.methods, &demo.n_methods);
-    if (code == EXIT_DONE) code = prepare_folder(&demo);
+    int code = method_choose_list(options, "dense,block_sparse,compactattn", demo.methods, &demo.n_methods);
+    if (code == EXIT_DONE) code = folder_prepare(options->out, "summary.csv");
     if (code == EXIT_DONE) code = read_text(options, &text, &size);
     if (code == EXIT_DONE) code = engine_open(options, &demo.engine);
     if (code == EXIT_DONE) code = run_demo(&demo, text, size);

@@ -4,6 +4,7 @@
 #include "measure.h"
 #include "message.h"
 #include "method.h"
+#include "tune.h"
 
 #include <cairo.h>
 #include <dnnl.h>
@@ -75,7 +76,8 @@ static int forecast_model(const struct options *options, json_t *report)
     ca_session_memory memory;
     int code = engine_open(options, &engine);
     if (code != EXIT_DONE) return code;
-    method_session_opt(options, CA_EXEC_COMPACT, &opt);
+    static const struct method method = { CA_SELECT_FLASHPREFILL, CA_EXEC_AUTO, "flashprefill+auto" };
+    (void)method_session_opt(options, &method, NULL, &opt);
     const ca_status status = ca_session_forecast(engine.model, &opt, &memory);
     if (status == CA_OK)
         json_object_set_new(report, "model",
@@ -87,6 +89,28 @@ static int forecast_model(const struct options *options, json_t *report)
         code = fail_library(status);
     engine_close(&engine);
     return code;
+}
+
+/* Measures the cost model's constants and keeps them, with --tune; reports those that runs will use. */
+static int add_cost(const struct options *options, const ca_kern *kern, int n_threads, json_t *report)
+{
+    char path[1024] = "";
+    ca_cost cost;
+    bool measured = false;
+    int code = EXIT_DONE;
+    if (options->tune) {
+        const ca_status status = ca_cost_measure(kern, n_threads, &cost);
+        code = status == CA_OK ? tune_save(kern, &cost) : fail_library(status);
+        if (code != EXIT_DONE) return code;
+    }
+    measured = tune_load(kern, &cost);
+    if (!measured) ca_cost_defaults(&cost);
+    (void)tune_path(path, sizeof path);
+    json_object_set_new(report, "cost",
+                        json_pack("{s:s?, s:o, s:f, s:f}", "measured_in", measured ? path : NULL, "gflops_per_thread",
+                                  measured ? json_real(1e-9 / cost.flop) : json_null(), "flop_per_page_byte",
+                                  cost.page_byte / cost.flop, "flop_per_job", cost.job / cost.flop));
+    return EXIT_DONE;
 }
 
 static const char *text_at(const json_t *entry, const char *key)
@@ -118,6 +142,12 @@ static void print_report(const json_t *report)
     {
         printf("  %-12s %s (compiled against %s)\n", text_at(entry, "name"), text_at(entry, "loaded"), text_at(entry, "compiled"));
     }
+    const json_t *cost = json_object_get(report, "cost");
+    printf("\nCost model of auto rows: %s%s\n  a byte of a page costs as much as %.2f operations, a job as much as %.0f\n",
+           text_at(cost, "measured_in") ? "measured, " : "built-in (doctor --tune measures it)",
+           text_at(cost, "measured_in") ? text_at(cost, "measured_in") : "",
+           json_number_value(json_object_get(cost, "flop_per_page_byte")),
+           json_number_value(json_object_get(cost, "flop_per_job")));
     const json_t *model = json_object_get(report, "model");
     if (model)
         printf("\nModel %s\n  whole context of %lld tokens: weights %.2f GiB, KV pages %.2f GiB, workspace %.2f GiB\n",
@@ -141,7 +171,8 @@ static int run(const struct options *options)
                                json_number(ca_kern_peak_gflops(kern, n_threads, ROUNDS)), "kernels", list_kernels(options->isa),
                                "libraries", list_libraries());
     if (!report) return fail("no memory for the report");
-    const int code = options->model ? forecast_model(options, report) : EXIT_DONE;
+    int code = add_cost(options, kern, n_threads, report);
+    if (code == EXIT_DONE && options->model) code = forecast_model(options, report);
     if (code == EXIT_DONE && options->json) return json_print(report);
     if (code == EXIT_DONE) print_report(report);
     json_decref(report);
@@ -151,10 +182,13 @@ static int run(const struct options *options)
 const struct command command_doctor = {
     .name = "doctor",
     .summary = "Show CPU, kernels, memory and library versions",
-    .synopsis = "[-m MODEL] [--json]",
-    .details = "Says which kernels this machine runs and why better ones were refused; with a model, the memory it would take.\n\n"
-               "Example:\n"
-               "  compactattn doctor -m model.gguf",
+    .synopsis = "[-m MODEL] [--tune] [--json]",
+    .details = "Says which kernels this machine runs and why better ones were refused; with a model, the memory it would take.\n"
+               "--tune measures what reading a page and computing with it cost here, and keeps that in the user's cache folder:\n"
+               "the auto executor chooses its rows by it. Run it while nothing else does.\n\n"
+               "Examples:\n"
+               "  compactattn doctor -m model.gguf\n"
+               "  compactattn doctor --tune",
     .bit = CMD_DOCTOR,
     .run = run,
 };

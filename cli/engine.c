@@ -2,8 +2,8 @@
 
 #include "file.h"
 #include "message.h"
-#include "method.h"
 #include "npy.h"
+#include "tune.h"
 
 #include <omp.h>
 #include <stdlib.h>
@@ -38,19 +38,24 @@ int engine_open(const struct options *options, struct engine *engine)
     if (status != CA_OK) return fail_library(status);
     engine->tokenizer = ca_model_tokenizer(engine->model);
     ca_model_get_info(engine->model, &engine->info);
-    return EXIT_DONE;
+    if (!options->gate) return EXIT_DONE;
+    const ca_status opened = ca_gate_open(options->gate, engine->model, &engine->gate);
+    return opened == CA_OK ? EXIT_DONE : fail_library(opened);
 }
 
 void engine_close(struct engine *engine)
 {
+    ca_gate_destroy(engine->gate);
     ca_model_close(engine->model);
 }
 
-int engine_session_opt(const struct engine *engine, const struct options *options, ca_executor executor, size_t n_prompt,
+int engine_session_opt(const struct engine *engine, const struct options *options, const struct method *method, size_t n_prompt,
                        size_t n_more, ca_session_opt *out)
 {
-    method_session_opt(options, executor, out);
+    const int code = method_session_opt(options, method, engine->gate, out);
+    if (code != EXIT_DONE) return code;
     out->n_threads = engine->n_threads;
+    (void)tune_load(ca_model_kern(engine->model), &out->cost);
     const uint32_t model_max = engine->info.max_context;
     const uint32_t limit = out->context > 0 && out->context < model_max ? out->context : model_max;
     if (n_prompt > limit)
@@ -60,11 +65,11 @@ int engine_session_opt(const struct engine *engine, const struct options *option
     return EXIT_DONE;
 }
 
-int engine_session(const struct engine *engine, const struct options *options, ca_executor executor, size_t n_prompt, size_t n_more,
-                   ca_session **out)
+int engine_session(const struct engine *engine, const struct options *options, const struct method *method, size_t n_prompt,
+                   size_t n_more, ca_session **out)
 {
     ca_session_opt opt;
-    const int code = engine_session_opt(engine, options, executor, n_prompt, n_more, &opt);
+    const int code = engine_session_opt(engine, options, method, n_prompt, n_more, &opt);
     if (code != EXIT_DONE) return code;
     const ca_status status = ca_session_create(engine->model, &opt, out);
     return status == CA_OK ? EXIT_DONE : fail_library(status);

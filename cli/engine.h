@@ -2,7 +2,7 @@
 #ifndef CLI_ENGINE_H
 #define CLI_ENGINE_H
 
-#include "options.h"
+#include "method.h"
 
 #include <compactattn/compactattn.h>
 #include <stddef.h>
@@ -11,20 +11,21 @@ struct engine {
     ca_model *model;
     const ca_tokenizer *tokenizer;
     ca_model_info info;
+    ca_gate *gate; /* of --gate; NULL without */
     int n_threads;
 };
 
 /* All functions that return int print their message and return an exit code. */
 
-/* Opens the model of --model with --isa and --threads. engine_close is allowed after a failure too. */
+/* Opens the model of --model (and the gate of --gate) with --isa and --threads. engine_close is allowed after a failure too. */
 int engine_open(const struct options *options, struct engine *engine);
 void engine_close(struct engine *engine);
 
 /* A session for n_prompt tokens and n_more to come, and a check that they fit the context (--ctx, else just what is needed). */
-int engine_session_opt(const struct engine *engine, const struct options *options, ca_executor executor, size_t n_prompt,
+int engine_session_opt(const struct engine *engine, const struct options *options, const struct method *method, size_t n_prompt,
                        size_t n_more, ca_session_opt *out);
-int engine_session(const struct engine *engine, const struct options *options, ca_executor executor, size_t n_prompt, size_t n_more,
-                   ca_session **out);
+int engine_session(const struct engine *engine, const struct options *options, const struct method *method, size_t n_prompt,
+                   size_t n_more, ca_session **out);
 
 /* A whole file (NULL or "-" = standard input), and the ids of an .npy file. Outputs are malloc'ed, and untouched on failure. They need
  * no engine: what is wrong with them is told before the model is opened. */

@@ -44,16 +44,16 @@ static int write_logits(const struct engine *engine, const struct options *optio
     return code;
 }
 
-static int print_json(const struct engine *engine, const ca_session *session, ca_executor executor)
+static int print_json(const struct engine *engine, const ca_session *session, const struct method *method)
 {
     struct result result;
-    result_init(&result, executor);
+    result_init(&result, method);
     measure_stats(session, &result);
     measure_share(&result, engine_peak(engine));
     return json_print(result_json(&result));
 }
 
-static int compute(const struct options *options, ca_executor executor, const uint32_t *ids, size_t n_ids)
+static int compute(const struct options *options, const struct method *method, const uint32_t *ids, size_t n_ids)
 {
     struct engine engine;
     ca_session *session = NULL;
@@ -62,9 +62,9 @@ static int compute(const struct options *options, ca_executor executor, const ui
                     n_ids);
     int code = engine_open(options, &engine);
     if (code == EXIT_DONE) code = engine_check_ids(&engine, options->tokens, ids, n_ids);
-    if (code == EXIT_DONE) code = engine_session(&engine, options, executor, n_ids, 0, &session);
+    if (code == EXIT_DONE) code = engine_session(&engine, options, method, n_ids, 0, &session);
     if (code == EXIT_DONE) code = write_logits(&engine, options, session, ids, n_ids);
-    if (code == EXIT_DONE && options->json) code = print_json(&engine, session, executor);
+    if (code == EXIT_DONE && options->json) code = print_json(&engine, session, method);
     ca_session_destroy(session);
     engine_close(&engine);
     return code;
@@ -72,12 +72,12 @@ static int compute(const struct options *options, ca_executor executor, const ui
 
 static int run(const struct options *options)
 {
-    ca_executor executor;
+    struct method method;
     uint32_t *ids = NULL;
     size_t n_ids = 0;
-    int code = method_from_options(options, CA_EXEC_DENSE, &executor);
+    int code = method_from_options(options, "dense", &method);
     if (code == EXIT_DONE) code = engine_read_ids(options->tokens, &ids, &n_ids);
-    if (code == EXIT_DONE) code = compute(options, executor, ids, n_ids);
+    if (code == EXIT_DONE) code = compute(options, &method, ids, n_ids);
     free(ids);
     return code;
 }

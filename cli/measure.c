@@ -4,15 +4,16 @@
 #include "interrupt.h"
 #include "message.h"
 #include "method.h"
+#include "report/table.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-void result_init(struct result *result, ca_executor executor)
+void result_init(struct result *result, const struct method *method)
 {
-    *result = (struct result){ .method = method_name(executor) };
+    *result = (struct result){ .method = method->name };
     result->ttft_ms = result->prefill_ms = result->attention_ms = result->select_ms = result->kept_fraction = NAN;
     result->gflop = result->share_of_peak = result->decode_tok_s = result->mean_nll = NAN;
 }
@@ -134,6 +135,42 @@ json_t *result_json(const struct result *result)
                      json_number(result->kept_fraction), "share_of_peak", json_number(result->share_of_peak), "decode_tok_s",
                      json_number(result->decode_tok_s), "text", json_text(result->text), "tokens", tokens_json(result), "mean_nll",
                      json_number(result->mean_nll));
+}
+
+json_t *layers_json(const ca_session *session, uint32_t n_layers)
+{
+    json_t *layers = json_array();
+    ca_layer_stats s;
+    for (uint32_t l = 0; l < n_layers && ca_session_get_layer_stats(session, l, &s) == CA_OK; l++)
+        json_array_append_new(layers, json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "layer", (int)l, "asked",
+                                                s.asked, "q_union", s.q_union, "group_union", s.g_union, "executed", s.executed,
+                                                "row_heads", s.row_heads, "row_qblocks", s.row_qblocks, "dense_rows", s.dense_rows,
+                                                "select_ms", s.select_ms, "table_ms", s.table_ms, "kernel_ms", s.kernel_ms));
+    return layers;
+}
+
+void layers_print(const ca_session *session, uint32_t n_layers, FILE *out)
+{
+    static const struct table_column columns[] = {
+        { "layer", "layer", 0, NULL },          { "asked", "asked", 3, NULL },
+        { "Q union", "q_union", 3, NULL },      { "group union", "group_union", 3, NULL },
+        { "executed", "executed", 3, NULL },    { "heads a row", "row_heads", 1, NULL },
+        { "Q blocks", "row_qblocks", 1, NULL }, { "dense rows", "dense_rows", 2, NULL },
+        { "select ms", "select_ms", 1, NULL },  { "table ms", "table_ms", 1, NULL },
+        { "kernel ms", "kernel_ms", 1, NULL },
+    };
+    struct table *table = table_create(columns, sizeof columns / sizeof *columns);
+    ca_layer_stats s;
+    for (uint32_t l = 0; table && l < n_layers && ca_session_get_layer_stats(session, l, &s) == CA_OK; l++) {
+        const struct table_cell cells[] = {
+            { NULL, l },           { NULL, s.asked },     { NULL, s.q_union },     { NULL, s.g_union },
+            { NULL, s.executed },  { NULL, s.row_heads }, { NULL, s.row_qblocks }, { NULL, s.dense_rows },
+            { NULL, s.select_ms }, { NULL, s.table_ms },  { NULL, s.kernel_ms }
+        };
+        (void)table_add(table, cells);
+    }
+    if (table) table_write_text(table, out);
+    table_free(table);
 }
 
 int json_print(json_t *value)

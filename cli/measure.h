@@ -6,10 +6,11 @@
 #include "progress.h"
 
 #include <jansson.h>
+#include <stdio.h>
 
 /* Numbers that do not apply are NaN, pointers NULL. */
 struct result {
-    const char *method; /* static */
+    const char *method; /* borrowed */
     size_t prompt_tokens;
     double ttft_ms; /* from the first prompt token going in to the first new token */
     double prefill_ms, attention_ms, select_ms, kept_fraction, gflop;
@@ -21,7 +22,8 @@ struct result {
     char *text; /* the same as text; malloc'ed */
 };
 
-void result_init(struct result *result, ca_executor executor);
+/* The method's name is borrowed. */
+void result_init(struct result *result, const struct method *method);
 void result_free(struct result *result);
 
 /* Feeds ids to a session that is empty, with progress and Ctrl-C. hooks may be NULL; its on_progress and cancel are not used. */
@@ -43,6 +45,10 @@ double result_prefill_rate(const struct result *result);
 
 /* A JSON object with the keys that every subcommand shares; not applicable = null. NULL when memory is short. */
 json_t *result_json(const struct result *result);
+
+/* Per layer: kept fractions as asked, after each union and as executed, row shapes, times. A JSON array; a table. */
+json_t *layers_json(const ca_session *session, uint32_t n_layers);
+void layers_print(const ca_session *session, uint32_t n_layers, FILE *out);
 
 /* json_real, or null for NaN. json_string, with bytes that are not UTF-8 as "?". */
 json_t *json_number(double value);

@@ -2,25 +2,26 @@
 
 #include "message.h"
 
+#include <errno.h>
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+/* Spellings of the executors; the first of each is the one that is printed. */
 static const struct {
-    const char *executor; /* as given to --executor */
-    const char *method;
+    const char *name;
     ca_executor value;
-} names[] = {
-    { "dense", "dense", CA_EXEC_DENSE },
-    { "block_sparse", "flashprefill+block_sparse", CA_EXEC_BLOCK_SPARSE },
-    { "compactattn", "flashprefill+compactattn", CA_EXEC_COMPACT },
-    { "compactattention", "flashprefill+compactattention", CA_EXEC_COMPACT },
-    { "compact_attention", "flashprefill+compact_attention", CA_EXEC_COMPACT },
+} executors[] = {
+    { "dense", CA_EXEC_DENSE }, { "block_sparse", CA_EXEC_BLOCK_SPARSE }, { "compactattn", CA_EXEC_COMPACT },
+    { "auto", CA_EXEC_AUTO },   { "compactattention", CA_EXEC_COMPACT },  { "compact_attention", CA_EXEC_COMPACT },
 };
+enum { N_EXECUTORS = sizeof executors / sizeof *executors };
 
-/* Session options that are a plain copy of an integer option. */
+/* Session options that are a plain copy of an integer or a real option. */
 static const struct {
     size_t option, session;
-} copies[] = {
+} integers[] = {
     { offsetof(struct options, chunk), offsetof(ca_session_opt, chunk) },
     { offsetof(struct options, page), offsetof(ca_session_opt, page_tokens) },
     { offsetof(struct options, sink), offsetof(ca_session_opt, select.flashprefill.sink) },
@@ -28,97 +29,220 @@ static const struct {
     { offsetof(struct options, min_budget), offsetof(ca_session_opt, select.flashprefill.min_budget) },
     { offsetof(struct options, last_dense), offsetof(ca_session_opt, select.flashprefill.last_dense) },
     { offsetof(struct options, last_mute), offsetof(ca_session_opt, select.flashprefill.last_mute) },
+    { offsetof(struct options, stride), offsetof(ca_session_opt, select.xattention.stride) },
+    { offsetof(struct options, top_k), offsetof(ca_session_opt, select.minference.top_k) },
     { offsetof(struct options, heads_per_row), offsetof(ca_session_opt, table.heads_per_row) },
+    { offsetof(struct options, qblocks_per_row), offsetof(ca_session_opt, table.qblocks_per_row) },
+    { offsetof(struct options, dense_prefix), offsetof(ca_session_opt, dense_prefix) },
     { offsetof(struct options, dense_tail), offsetof(ca_session_opt, dense_tail) },
+}, reals[] = {
+    { offsetof(struct options, alpha), offsetof(ca_session_opt, select.flashprefill.alpha) },
+    { offsetof(struct options, query_ratio), offsetof(ca_session_opt, select.quoka.query_ratio) },
+    { offsetof(struct options, kv_ratio), offsetof(ca_session_opt, select.quoka.kv_ratio) },
+    { offsetof(struct options, head_worth), offsetof(ca_session_opt, worth.heads) },
+    { offsetof(struct options, qblock_worth), offsetof(ca_session_opt, worth.qblocks) },
 };
+enum { N_INTEGERS = sizeof integers / sizeof *integers, N_REALS = sizeof reals / sizeof *reals };
 
-enum { N_NAMES = sizeof names / sizeof *names, N_COPIES = sizeof copies / sizeof *copies };
-
-const char *method_name(ca_executor executor)
+static bool same(const char *name, const char *text, size_t length)
 {
-    for (size_t i = 0; i < N_NAMES; i++) {
-        if (names[i].value == executor) return names[i].method;
-    }
-    return "unknown";
+    return strlen(name) == length && memcmp(name, text, length) == 0;
 }
 
-int method_from_options(const struct options *options, ca_executor fallback, ca_executor *out)
+static bool find_executor(const char *text, size_t length, ca_executor *out)
 {
-    *out = fallback;
-    for (size_t i = 0; options->executor && i < N_NAMES; i++) {
-        if (strcmp(options->executor, names[i].executor) == 0) *out = names[i].value;
-    }
-    if (!options->selector) return EXIT_DONE;
-    const bool selects = strcmp(options->selector, "none") != 0;
-    if (!options->executor && selects != (*out != CA_EXEC_DENSE)) *out = selects ? CA_EXEC_COMPACT : CA_EXEC_DENSE;
-    if (selects == (*out != CA_EXEC_DENSE)) return EXIT_DONE;
-    return usage_error("--executor %s does not go with --selector %s: dense reads everything, the others need flashprefill",
-                       options->executor, options->selector);
-}
-
-static bool find(const char *name, size_t length, ca_executor *out)
-{
-    for (size_t i = 0; i < N_NAMES; i++) {
-        const char *const forms[] = { names[i].executor, names[i].method };
-        for (size_t f = 0; f < 2; f++) {
-            if (strlen(forms[f]) == length && memcmp(forms[f], name, length) == 0) {
-                *out = names[i].value;
-                return true;
-            }
-        }
+    for (size_t i = 0; i < N_EXECUTORS; i++) {
+        if (!same(executors[i].name, text, length)) continue;
+        *out = executors[i].value;
+        return true;
     }
     return false;
 }
 
-static int parse_list(const char *list, ca_executor *out, size_t *n)
+static bool find_selector(const char *text, size_t length, ca_selector *out)
+{
+    for (int s = CA_SELECT_NONE; s < CA_SELECT_USER; s++) {
+        if (!same(ca_selector_name((ca_selector)s), text, length)) continue;
+        *out = (ca_selector)s;
+        return true;
+    }
+    return false;
+}
+
+static bool reads_densely(ca_selector selector)
+{
+    return selector == CA_SELECT_NONE || selector == CA_SELECT_QUOKA;
+}
+
+/* A selector and an executor that go together, and their name. */
+static bool combine(ca_selector selector, ca_executor executor, struct method *out)
+{
+    if (reads_densely(selector) != (executor == CA_EXEC_DENSE)) return false;
+    *out = (struct method){ .selector = selector, .executor = executor };
+    const char *rows = executors[0].name;
+    for (size_t i = 0; i < N_EXECUTORS && executors[i].value <= executor; i++) {
+        if (executors[i].value == executor) rows = executors[i].name;
+    }
+    if (selector == CA_SELECT_NONE)
+        snprintf(out->name, sizeof out->name, "dense");
+    else if (selector == CA_SELECT_QUOKA)
+        snprintf(out->name, sizeof out->name, "quoka");
+    else
+        snprintf(out->name, sizeof out->name, "%s+%s", ca_selector_name(selector), rows);
+    return true;
+}
+
+/* "dense", "quoka", "auto", "xattention", "flashprefill+compactattn". A lone executor goes with flashprefill, a lone selector with
+ * auto. */
+static bool parse_name(const char *text, size_t length, struct method *out)
+{
+    const char *plus = memchr(text, '+', length);
+    ca_selector selector = CA_SELECT_FLASHPREFILL;
+    ca_executor executor = CA_EXEC_AUTO;
+    if (plus) {
+        const size_t head = (size_t)(plus - text);
+        return find_selector(text, head, &selector) && find_executor(plus + 1, length - head - 1, &executor) &&
+               combine(selector, executor, out);
+    }
+    if (find_executor(text, length, &executor)) {
+        if (executor == CA_EXEC_DENSE) selector = CA_SELECT_NONE;
+        return combine(selector, executor, out);
+    }
+    if (!find_selector(text, length, &selector)) return false;
+    return combine(selector, reads_densely(selector) ? CA_EXEC_DENSE : CA_EXEC_AUTO, out);
+}
+
+int method_from_options(const struct options *options, const char *fallback, struct method *out)
+{
+    ca_selector selector = CA_SELECT_NONE;
+    ca_executor executor = CA_EXEC_DENSE;
+    const char *name = options->selector ? options->selector : options->executor ? options->executor : fallback;
+    if (!options->selector || !options->executor) {
+        if (!parse_name(name, strlen(name), out)) return usage_error("%s is not a method", name);
+        return EXIT_DONE;
+    }
+    (void)find_selector(options->selector, strlen(options->selector), &selector);
+    (void)find_executor(options->executor, strlen(options->executor), &executor);
+    if (combine(selector, executor, out)) return EXIT_DONE;
+    return usage_error("--executor %s does not go with --selector %s: dense goes with none and quoka, the others with the other "
+                       "selectors",
+                       options->executor, options->selector);
+}
+
+int method_choose_list(const struct options *options, const char *fallback, struct method *out, size_t *n)
 {
     *n = 0;
-    for (const char *at = list;; at++) {
+    if (!options->methods && (options->executor || options->selector)) {
+        *n = 1;
+        return method_from_options(options, fallback, &out[0]);
+    }
+    for (const char *at = options->methods ? options->methods : fallback;; at++) {
         const size_t length = strcspn(at, ",");
-        ca_executor executor;
-        if (!find(at, length, &executor))
-            return usage_error("unknown method \"%.*s\": known are dense, flashprefill+block_sparse, flashprefill+compactattn",
+        struct method method;
+        if (!parse_name(at, length, &method))
+            return usage_error("unknown method \"%.*s\": known are dense, quoka, and SELECTOR+EXECUTOR such as flashprefill+auto",
                                (int)length, at);
         for (size_t i = 0; i < *n; i++) {
-            if (out[i] == executor) return usage_error("method %s is listed twice", method_name(executor));
+            if (strcmp(out[i].name, method.name) == 0) return usage_error("method %s is listed twice", method.name);
         }
-        out[(*n)++] = executor;
+        if (*n == METHOD_MAX) return usage_error("more than %d methods", METHOD_MAX);
+        out[(*n)++] = method;
         at += length;
         if (!*at) return EXIT_DONE;
     }
 }
 
-int method_choose_list(const struct options *options, ca_executor *out, size_t *n)
+/* "T", or "LENGTH:T,LENGTH:T,.." for seer. */
+static bool parse_steps(const char *text, ca_seer_opt *out)
 {
-    if (options->methods) return parse_list(options->methods, out, n);
-    if (!options->executor && !options->selector) return parse_list("dense,block_sparse,compactattn", out, n);
-    *n = 1;
-    return method_from_options(options, CA_EXEC_COMPACT, &out[0]);
+    out->n_steps = 0;
+    for (const char *at = text;; at++) {
+        char *end;
+        errno = 0;
+        const long long length = strtoll(at, &end, 10);
+        if (end == at || *end != ':' || errno || length < 1 || length > UINT32_MAX || out->n_steps == CA_SEER_MAX_STEPS)
+            return false;
+        at = end + 1;
+        out->steps[out->n_steps].max_kv = (uint32_t)length;
+        out->steps[out->n_steps++].threshold = strtof(at, &end);
+        if (end == at) return false;
+        at = end;
+        if (!*at) return true;
+        if (*at != ',') return false;
+    }
 }
 
-void method_session_opt(const struct options *options, ca_executor executor, ca_session_opt *out)
+static int set_threshold(const struct options *options, ca_select_opt *select)
 {
-    ca_session_defaults(executor, out);
-    for (size_t i = 0; i < N_COPIES; i++) {
+    const char *text = options->threshold;
+    if (!text) return EXIT_DONE;
+    char *end;
+    const float value = strtof(text, &end);
+    const bool number = end != text && !*end && value >= 0.0F && value <= 1.0F;
+    if (!number && select->selector == CA_SELECT_SEER && parse_steps(text, &select->seer)) return EXIT_DONE;
+    if (!number)
+        return usage_error("--threshold %s: expected a number from 0 to 1%s", text,
+                           select->selector == CA_SELECT_SEER ? ", or LENGTH:T,LENGTH:T,.." : "");
+    select->seer.threshold = select->xattention.threshold = select->oracle.mass = value;
+    return EXIT_DONE;
+}
+
+/* The options that are given, over the defaults in *out. */
+static void copy_numbers(const struct options *options, ca_session_opt *out)
+{
+    for (size_t i = 0; i < N_INTEGERS; i++) {
         int64_t value;
-        memcpy(&value, (const char *)options + copies[i].option, sizeof value);
+        memcpy(&value, (const char *)options + integers[i].option, sizeof value);
         const uint32_t narrow = (uint32_t)value; /* the option table keeps it within 32 bits */
-        if (value >= 0) memcpy((char *)out + copies[i].session, &narrow, sizeof narrow);
+        if (value >= 0) memcpy((char *)out + integers[i].session, &narrow, sizeof narrow);
     }
-    if (!isnan(options->alpha)) out->select.flashprefill.alpha = (float)options->alpha;
+    for (size_t i = 0; i < N_REALS; i++) {
+        double value;
+        memcpy(&value, (const char *)options + reals[i].option, sizeof value);
+        const float narrow = (float)value;
+        if (!isnan(value)) memcpy((char *)out + reals[i].session, &narrow, sizeof narrow);
+    }
+}
+
+int method_session_opt(const struct options *options, const struct method *method, const ca_gate *gate, ca_session_opt *out)
+{
+    ca_select_opt *select = &out->select;
+    ca_gate_opt gate_opt;
+    ca_session_defaults(method->executor, out);
+    if (select->selector != method->selector) ca_select_defaults(method->selector, select);
+    copy_numbers(options, out);
+    if (options->sink >= 0) select->trishape.sink = (uint32_t)options->sink;
+    if (options->window >= 0) select->trishape.window = (uint32_t)options->window;
+    select->flashprefill.free_max = options->free_max;
+    select->flashprefill.every_chunk = options->last_scope && strcmp(options->last_scope, "every") == 0;
+    select->seer.relative = options->relative;
+    select->seer.bare = options->bare;
+    out->sparse_first = options->sparse_first;
+    if (method->selector == CA_SELECT_SEER) {
+        if (!gate) return usage_error("--selector seer needs --gate FILE, the model's gate (see compactattn convert gate --help)");
+        ca_gate_get_opt(gate, &gate_opt);
+        select->seer.gate = gate;
+        if (options->page < 0) out->page_tokens = gate_opt.block;
+    }
     out->context = options->context > 0 ? (uint32_t)options->context : 0;
     out->n_threads = (int)options->threads;
+    return set_threshold(options, select);
 }
 
 void method_show_defaults(struct options *options)
 {
     ca_session_opt session;
-    ca_session_defaults(CA_EXEC_COMPACT, &session);
-    for (size_t i = 0; i < N_COPIES; i++) {
+    ca_session_defaults(CA_EXEC_AUTO, &session);
+    for (size_t i = 0; i < N_INTEGERS; i++) {
         uint32_t value;
-        memcpy(&value, (const char *)&session + copies[i].session, sizeof value);
+        memcpy(&value, (const char *)&session + integers[i].session, sizeof value);
         const int64_t wide = value;
-        memcpy((char *)options + copies[i].option, &wide, sizeof wide);
+        memcpy((char *)options + integers[i].option, &wide, sizeof wide);
     }
-    options->alpha = (double)session.select.flashprefill.alpha;
+    for (size_t i = 0; i < N_REALS; i++) {
+        float value;
+        memcpy(&value, (const char *)&session + reals[i].session, sizeof value);
+        const double wide = (double)value;
+        memcpy((char *)options + reals[i].option, &wide, sizeof wide);
+    }
 }

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { FLAG, INTEGER, REAL, TEXT, CHOICE };
+enum kind { FLAG, INTEGER, REAL, TEXT, TEXTS, CHOICE }; /* TEXTS may be given several times */
 
 struct spec {
     const char *name;
@@ -27,23 +27,44 @@ struct spec {
 };
 
 #define AT(field) offsetof(struct options, field)
-#define METHODS (CMD_RUN | CMD_BENCH | CMD_LOGITS | CMD_PERPLEXITY | CMD_DEMO)
+#define INSPECTS (CMD_INSPECT_MASK | CMD_INSPECT_RECALL)
+#define METHODS (INSPECTS | CMD_RUN | CMD_BENCH | CMD_BENCH_QUALITY | CMD_LOGITS | CMD_PERPLEXITY | CMD_DEMO)
+#define SELECTION (METHODS | CMD_BENCH_ATTENTION)
+/* Without the command that tries selectors and their thresholds by itself, over a dense prefill. */
+#define SETTINGS (SELECTION & ~(unsigned)CMD_INSPECT_RECALL)
+#define PREFILLS (METHODS & ~(unsigned)CMD_INSPECT_RECALL)
 #define NEEDS_MODEL (METHODS | CMD_TOKENIZE | CMD_INSPECT)
 #define U32 4294967295.0
-#define EXECUTORS "dense|block_sparse|compactattn|compactattention|compact_attention"
+#define SELECTORS "none|flashprefill|seer|quoka|xattention|minference|trishape|oracle"
+#define EXECUTORS "auto|dense|block_sparse|compactattn|compactattention|compact_attention"
 
 static const struct spec specs[] = {
     { "model", 'm', TEXT, AT(model), 0, 0, "FILE", NULL, NEEDS_MODEL | CMD_DOCTOR, NEEDS_MODEL, "the model, a GGUF file" },
-    { "file", 'f', TEXT, AT(file), 0, 0, "FILE", NULL, CMD_RUN | CMD_BENCH | CMD_PERPLEXITY | CMD_TOKENIZE, 0,
+    { "file", 'f', TEXT, AT(file), 0, 0, "FILE", NULL,
+      CMD_RUN | CMD_BENCH | CMD_BENCH_QUALITY | CMD_PERPLEXITY | CMD_TOKENIZE | INSPECTS, CMD_BENCH_QUALITY | INSPECTS,
       "text to read; - is standard input" },
     { "prompt", 'p', TEXT, AT(prompt), 0, 0, "TEXT", NULL, CMD_RUN | CMD_TOKENIZE, 0, "text given here in place of a file" },
     { "text", 0, TEXT, AT(text), 0, 0, "FILE", "data/demo.txt", CMD_DEMO, 0, "the document in which the fact is hidden" },
-    { "out", 0, TEXT, AT(out), 0, 0, "PATH", NULL, CMD_LOGITS | CMD_DEMO, CMD_LOGITS | CMD_DEMO,
-      "where results go: a .npy file for logits, a folder for demo" },
+    { "out", 0, TEXT, AT(out), 0, 0, "PATH", NULL, CMD_BENCH_QUALITY | CMD_LOGITS | CMD_DEMO | INSPECTS,
+      CMD_BENCH_QUALITY | CMD_LOGITS | CMD_DEMO | INSPECTS, "where results go: a .npy file for logits, else a folder" },
+    { "layer", 0, INTEGER, AT(layer), 0, U32, "N", NULL, CMD_INSPECT_MASK, 0,
+      "the layer to look at, counted from 0 (default: the middle one)" },
+    { "head", 0, INTEGER, AT(head), 0, U32, "N", "0", CMD_INSPECT_MASK, 0, "the query head to look at, counted from 0" },
+    { "chunk-index", 0, INTEGER, AT(chunk_index), 0, U32, "N", NULL, CMD_INSPECT_MASK, 0,
+      "the chunk to look at, counted from 0 (default: the last full one)" },
+    { "selectors", 0, TEXT, AT(selectors), 0, 0, "S,S,..", NULL, CMD_INSPECT_RECALL, 0,
+      "selectors to compare (default: all; seer needs --gate); oracle is the upper bound" },
+    { "layers", 0, TEXT, AT(layers), 0, 0, "N,N,..", "all", CMD_INSPECT_RECALL, 0,
+      "layers to measure, counted from 0; fewer take less time" },
+    { "chunks", 0, INTEGER, AT(chunks), 1, U32, "N", "2", CMD_INSPECT_RECALL, 0,
+      "chunks to measure, spread over the text and ending with the last full one" },
+    { "recall", 0, REAL, AT(recall), 0, 1, "R", "0.95", CMD_INSPECT_RECALL, 0,
+      "the share of the attention mass that a recommended setting has to keep" },
     { "tokens", 0, TEXT, AT(tokens), 0, 0, "FILE", NULL, CMD_LOGITS | CMD_PERPLEXITY, CMD_LOGITS,
       "token ids: a one-dimensional .npy array of uint32 (int32, uint64, int64 do too)" },
     { "last", 0, INTEGER, AT(last), 1, U32, "K", "1", CMD_LOGITS, 0, "write the logits of the last K positions" },
-    { "from", 0, INTEGER, AT(from), 1, U32, "I", "1", CMD_PERPLEXITY, 0, "score tokens from the I-th on, counted from 0" },
+    { "from", 0, INTEGER, AT(from), 1, U32, "I", "1", CMD_PERPLEXITY | CMD_BENCH_QUALITY, 0,
+      "score tokens from the I-th on, counted from 0" },
     { "ask", 0, TEXT, AT(ask), 0, 0, "TEXT", NULL, CMD_RUN | CMD_DEMO, 0, "question put after the text" },
     { "fact", 0, TEXT, AT(fact), 0, 0, "TEXT", NULL, CMD_DEMO, 0, "the sentence to hide" },
     { "answer-start", 0, TEXT, AT(answer_start), 0, 0, "TEXT", NULL, CMD_DEMO, 0,
@@ -59,30 +80,63 @@ static const struct spec specs[] = {
     { "top-p", 0, REAL, AT(top_p), 1e-6, 1, "P", "1", CMD_RUN, 0, "sample among the likeliest tokens that hold this probability" },
     { "seed", 0, INTEGER, AT(seed), 0, 9007199254740992.0, "S", "0", CMD_RUN, 0, "seed of the sampling" },
     { "lengths", 0, TEXT, AT(lengths), 0, 0, "N,N,..", "1024,4096,8192", CMD_BENCH, 0, "prompt lengths in tokens" },
-    { "methods", 0, TEXT, AT(methods), 0, 0, "M,M,..", NULL, CMD_BENCH | CMD_DEMO, 0,
-      "among dense, flashprefill+block_sparse, flashprefill+compactattn (default: all, or what --selector and --executor say)" },
-    { "runs", 0, INTEGER, AT(runs), 1, 1000, "N", "3", CMD_BENCH, 0, "measured runs of each; the median counts" },
+    { "methods", 0, TEXT, AT(methods), 0, 0, "M,M,..", NULL, CMD_BENCH | CMD_BENCH_ATTENTION | CMD_DEMO, 0,
+      "dense, quoka, or SELECTOR+EXECUTOR, as flashprefill+auto; a lone executor goes with flashprefill, a lone selector with auto" },
+    { "shape", 0, TEXTS, AT(shapes), 0, 0, "S", NULL, CMD_BENCH_ATTENTION, 0,
+      "q1024,kv32768,h32:8,d128 (,p64 for pages of 64 tokens); may be given several times" },
+    { "keep", 0, TEXT, AT(keep), 0, 0, "F,F,..", NULL, CMD_BENCH_ATTENTION, 0, "compactattn over these shares of the past, too" },
+    { "sweep", 0, TEXTS, AT(sweeps), 0, 0, "M:O=V,..", NULL, CMD_BENCH_QUALITY, 0,
+      "a method and the values of one of its options, as auto:alpha=0.05,0.1; may be given several times" },
+    { "runs", 0, INTEGER, AT(runs), 1, 1000, "N", "3", CMD_BENCH | CMD_BENCH_ATTENTION | CMD_BENCH_QUALITY, 0,
+      "measured runs of each; the median counts (attention: the best)" },
     { "warmup", 0, INTEGER, AT(warmup), 0, 1000, "N", "1", CMD_BENCH, 0, "runs of each before the measured ones" },
-    { "executor", 0, CHOICE, AT(executor), 0, 0, EXECUTORS, NULL, METHODS, 0,
-      "how attention reads the KV pages (default: compactattn for run, dense for logits and perplexity, all for bench and demo)" },
-    { "selector", 0, CHOICE, AT(selector), 0, 0, "none|flashprefill", NULL, METHODS, 0,
-      "what chooses the KV pages to read (default: what the executor needs)" },
-    { "alpha", 0, REAL, AT(alpha), 0, 1e6, "A", NULL, METHODS, 0, "keep blocks that score at least A times the best of their row" },
-    { "sink", 0, INTEGER, AT(sink), 0, U32, "N", NULL, METHODS, 0, "always keep the first N blocks" },
-    { "window", 0, INTEGER, AT(window), 1, U32, "N", NULL, METHODS, 0, "always keep the N blocks that end at the diagonal" },
-    { "min-budget", 0, INTEGER, AT(min_budget), 0, U32, "N", NULL, METHODS, 0, "always keep the N best blocks" },
-    { "last-dense", 0, INTEGER, AT(last_dense), 0, U32, "N", NULL, METHODS, 0,
-      "block_sparse: the last N Q blocks read everything" },
-    { "last-mute", 0, INTEGER, AT(last_mute), 0, U32, "N", NULL, METHODS, 0, "compactattn: the last N Q blocks do not vote" },
-    { "heads-per-row", 0, INTEGER, AT(heads_per_row), 0, 4096, "N", NULL, METHODS, 0,
+    { "executor", 0, CHOICE, AT(executor), 0, 0, EXECUTORS, NULL, SELECTION, 0,
+      "how attention reads the KV pages (default: auto for run, dense for logits and perplexity, several for bench and demo)" },
+    { "selector", 0, CHOICE, AT(selector), 0, 0, SELECTORS, NULL, SETTINGS, 0,
+      "what chooses the KV pages to read (default: flashprefill, or none for dense)" },
+    { "alpha", 0, REAL, AT(alpha), 0, 1e6, "A", NULL, SETTINGS, 0,
+      "flashprefill: keep blocks that score at least A times the best of their row" },
+    { "free-max", 0, FLAG, AT(free_max), 0, 0, NULL, NULL, SELECTION, 0,
+      "flashprefill: the best of a row is taken among blocks that neither sink nor window keeps" },
+    { "sink", 0, INTEGER, AT(sink), 0, U32, "N", NULL, SELECTION, 0, "flashprefill, trishape: always keep the first N tokens" },
+    { "window", 0, INTEGER, AT(window), 1, U32, "N", NULL, SELECTION, 0,
+      "flashprefill, trishape: always keep the N tokens that end with the diagonal block" },
+    { "min-budget", 0, INTEGER, AT(min_budget), 0, U32, "N", NULL, SELECTION, 0, "flashprefill: always keep the N best blocks" },
+    { "last-dense", 0, INTEGER, AT(last_dense), 0, U32, "N", NULL, SETTINGS, 0,
+      "flashprefill, block_sparse: the last N Q blocks read everything" },
+    { "last-mute", 0, INTEGER, AT(last_mute), 0, U32, "N", NULL, SETTINGS, 0,
+      "flashprefill, compactattn: the last N Q blocks do not vote" },
+    { "last-scope", 0, CHOICE, AT(last_scope), 0, 0, "final|every", NULL, PREFILLS, 0,
+      "the chunks in which --last-dense and --last-mute hold (default: final)" },
+    { "gate", 0, TEXT, AT(gate), 0, 0, "FILE", NULL, METHODS, 0, "seer: the model's gate, a safetensors file" },
+    { "threshold", 0, TEXT, AT(threshold), 0, 0, "T", NULL, SETTINGS, 0,
+      "seer: keep blocks above this probability (LENGTH:T,LENGTH:T.. by length); xattention, oracle: share of the mass to keep" },
+    { "relative", 0, FLAG, AT(relative), 0, 0, NULL, NULL, SELECTION, 0,
+      "seer: the threshold is divided by the number of visible blocks" },
+    { "bare", 0, FLAG, AT(bare), 0, 0, NULL, NULL, SELECTION, 0, "seer: do not always keep the first block and the diagonal" },
+    { "stride", 0, INTEGER, AT(stride), 8, 16, "N", NULL, SELECTION, 0, "xattention: 8 or 16" },
+    { "query-ratio", 0, REAL, AT(query_ratio), 0, 1, "R", NULL, SELECTION, 0, "quoka: share of the chunk's queries that choose" },
+    { "kv-ratio", 0, REAL, AT(kv_ratio), 0, 1, "R", NULL, SETTINGS, 0, "quoka: share of the past tokens to read" },
+    { "top-k", 0, INTEGER, AT(top_k), 1, U32, "N", NULL, SETTINGS, 0, "minference: blocks per Q block" },
+    { "head-worth", 0, REAL, AT(head_worth), 0, 1e6, "W", NULL, SELECTION, 0,
+      "auto: rows of n heads may cost 1 + W (1 - 1/n) times as much as rows of one" },
+    { "qblock-worth", 0, REAL, AT(qblock_worth), 0, 1e6, "W", NULL, SELECTION, 0,
+      "auto: rows of n Q blocks may cost 1 + W (1 - 1/n) times as much as rows of one" },
+    { "heads-per-row", 0, INTEGER, AT(heads_per_row), 0, 4096, "N", NULL, SELECTION, 0,
       "compactattn: query heads that share a page list; 0 = all of a KV head" },
-    { "dense-tail", 0, INTEGER, AT(dense_tail), 0, U32, "N", NULL, METHODS, 0, "the last N tokens of the prompt read everything" },
+    { "qblocks-per-row", 0, INTEGER, AT(qblocks_per_row), 0, U32, "N", NULL, SELECTION, 0,
+      "compactattn: Q blocks that share a page list; 0 = all of a chunk" },
+    { "sparse-first", 0, FLAG, AT(sparse_first), 0, 0, NULL, NULL, PREFILLS, 0,
+      "let the selector decide in the first chunk, too, which has no past" },
+    { "dense-prefix", 0, INTEGER, AT(dense_prefix), 0, U32, "N", NULL, PREFILLS, 0,
+      "the first N tokens of the prompt read everything" },
+    { "dense-tail", 0, INTEGER, AT(dense_tail), 0, U32, "N", NULL, PREFILLS, 0, "the last N tokens of the prompt read everything" },
     { "chunk", 0, INTEGER, AT(chunk), 1, 1 << 20, "N", NULL, METHODS, 0, "tokens of a prefill chunk" },
     { "page", 0, INTEGER, AT(page), 32, 128, "N", NULL, METHODS, 0, "tokens of a KV page: 32, 64 or 128" },
     { "ctx", 0, INTEGER, AT(context), 1, U32, "N", NULL, METHODS, 0,
       "context in tokens (default: what the prompt and the answer need)" },
-    { "threads", 0, INTEGER, AT(threads), 0, 4096, "N", "0", METHODS | CMD_DOCTOR, 0, "threads; 0 = all" },
-    { "isa", 0, CHOICE, AT(isa), 0, 0, "auto|avx512bf16|avx512|avx2|scalar", "auto", METHODS | CMD_DOCTOR, 0,
+    { "threads", 0, INTEGER, AT(threads), 0, 4096, "N", "0", SELECTION | CMD_DOCTOR, 0, "threads; 0 = all" },
+    { "isa", 0, CHOICE, AT(isa), 0, 0, "auto|avx512bf16|avx512|avx2|scalar", "auto", SELECTION | CMD_DOCTOR, 0,
       "cap of the kernels' instruction set" },
     { "jsonl", 0, FLAG, AT(jsonl), 0, 0, NULL, NULL, CMD_TOKENIZE, 0,
       "one JSON string a line in, one JSON array of ids a line out" },
@@ -90,7 +144,9 @@ static const struct spec specs[] = {
     { "parse-special", 0, FLAG, AT(parse_special), 0, 0, NULL, NULL, CMD_TOKENIZE, 0,
       "read special tokens such as <|im_end|> in the text as tokens; with --decode, show them" },
     { "no-bos", 0, FLAG, AT(no_bos), 0, 0, NULL, NULL, CMD_TOKENIZE, 0, "no BOS first, even where the model's file asks for one" },
-    { "stats", 0, FLAG, AT(stats), 0, 0, NULL, NULL, CMD_RUN, 0, "statistics on standard error" },
+    { "tune", 0, FLAG, AT(tune), 0, 0, NULL, NULL, CMD_DOCTOR, 0, "measure the cost model of the auto executor and keep it" },
+    { "stats", 0, FLAG, AT(stats), 0, 0, NULL, NULL, CMD_RUN, 0,
+      "statistics on standard error, per layer, too; with --json they are part of it" },
     { "dry-run", 0, FLAG, AT(dry_run), 0, 0, NULL, NULL, CMD_RUN, 0, "say how much memory it would take, and stop" },
     { "progress", 0, FLAG, AT(progress), 0, 0, NULL, NULL, METHODS, 0, "progress bar even when standard error is no terminal" },
     { "csv", 0, TEXT, AT(csv), 0, 0, "FILE", NULL, CMD_BENCH, 0, "write the rows as CSV" },
@@ -148,6 +204,12 @@ static int set_value(const struct spec *spec, const char *value, struct options 
     case CHOICE:
         if (!contains_word(spec->value, value)) return usage_error("--%s %s: expected one of %s", spec->name, value, spec->value);
         break;
+    case TEXTS: {
+        struct texts *texts = field;
+        if (texts->n == sizeof texts->items / sizeof *texts->items) return usage_error("--%s: given too often", spec->name);
+        texts->items[texts->n++] = value;
+        return EXIT_DONE;
+    }
     case TEXT: break;
     }
     memcpy(field, &value, sizeof value);
@@ -212,6 +274,11 @@ int options_parse(const struct command *command, int argc, char **argv, struct o
         if (spec && set_value(spec, optarg, out) != EXIT_DONE) return EXIT_BAD_USAGE;
         if (out->help) return EXIT_DONE;
     }
+    for (int i = 0; i < command->n_words; i++, optind++) {
+        if (optind >= argc)
+            return usage_error("%d more argument%s needed", command->n_words - i, command->n_words - i > 1 ? "s are" : " is");
+        out->words[i] = argv[optind];
+    }
     if (optind < argc) return usage_error("unexpected argument %s", argv[optind]);
     return check_required(command, out);
 }
@@ -227,7 +294,7 @@ static void default_text(const struct spec *spec, const struct options *defaults
         memcpy(&integer, field, sizeof integer);
     else if (spec->kind == REAL)
         memcpy(&real, field, sizeof real);
-    else if (spec->kind != FLAG)
+    else if (spec->kind == TEXT || spec->kind == CHOICE)
         memcpy(&word, field, sizeof word);
     *text = '\0';
     if (integer >= 0)

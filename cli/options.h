@@ -3,16 +3,30 @@
 #define CLI_OPTIONS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+/* Values of an option that may be given several times. */
+struct texts {
+    const char *items[16];
+    size_t n;
+};
 
 /* Integers below 0 and floats that are NaN are not given: the library's default holds (see method.h). */
 struct options {
     const char *model, *file, *prompt, *ask, *out, *tokens, *text, *csv, *methods, *lengths, *fact, *expect, *answer_start;
-    const char *selector, *executor, *isa;
+    const char *selector, *executor, *isa, *gate, *threshold, *last_scope, *keep;
+    struct texts shapes, sweeps;
     int64_t max_tokens, seed, context, chunk, page, threads;
-    int64_t sink, window, min_budget, last_dense, last_mute, heads_per_row, dense_tail;
+    int64_t sink, window, min_budget, last_dense, last_mute, heads_per_row, qblocks_per_row, dense_prefix, dense_tail;
+    int64_t stride, top_k;
     int64_t last, from, runs, warmup, length;
-    double temperature, top_p, alpha, depth;
+    int64_t layer, head, chunk_index, chunks;
+    const char *selectors, *layers;
+    double recall;
+    double temperature, top_p, alpha, depth, query_ratio, kv_ratio, head_worth, qblock_worth;
+    const char *words[2]; /* what stands without an option; as many as the command takes */
+    bool tune, free_max, relative, bare, sparse_first;
     bool help, json, stats, dry_run, progress, chat, raw, jsonl, decode, parse_special, no_bos;
 };
 
@@ -22,6 +36,7 @@ struct command {
     const char *synopsis; /* what follows the name in the usage line */
     const char *details;  /* paragraphs with an example, for --help */
     unsigned bit;         /* CMD_* */
+    int n_words;          /* words that it takes without an option, at most 2 */
     int (*run)(const struct options *options);
 };
 
@@ -33,11 +48,16 @@ enum {
     CMD_TOKENIZE = 1 << 4,
     CMD_INSPECT = 1 << 5,
     CMD_DOCTOR = 1 << 6,
-    CMD_DEMO = 1 << 7
+    CMD_DEMO = 1 << 7,
+    CMD_BENCH_ATTENTION = 1 << 12,
+    CMD_BENCH_QUALITY = 1 << 13,
+    CMD_CONVERT = 1 << 8,
+    CMD_INSPECT_MASK = 1 << 9,
+    CMD_INSPECT_RECALL = 1 << 10
 };
 
 /* Reads argv[1..argc), the words after the subcommand's name. Prints the message and returns EXIT_BAD_USAGE on an unknown option, a
- * missing or unfit value, a missing required option or a left-over word; EXIT_DONE else. Strings point into argv. */
+ * missing or unfit value, a missing required option, a missing or left-over word; EXIT_DONE else. Strings point into argv. */
 int options_parse(const struct command *command, int argc, char **argv, struct options *out);
 
 /* --help of one subcommand, on standard output. */

@@ -1,6 +1,7 @@
 /* compactattn perplexity: how well the model predicts a text, read through the same chunked prefill. */
 #include "commands.h"
 #include "interrupt.h"
+#include "likelihood.h"
 #include "measure.h"
 #include "message.h"
 #include "method.h"
@@ -9,37 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-struct score {
-    const uint32_t *ids;
-    size_t n_ids, n_scored;
-    uint32_t vocab;
-    double sum; /* of -ln p */
-};
-
-/* -ln softmax(logits)[id] in double precision */
-static double negative_log_likelihood(const float *logits, uint32_t vocab, uint32_t id)
+static int print_result(const struct options *options, struct result *result, const struct likelihood *score)
 {
-    float top = logits[0];
-    for (uint32_t i = 1; i < vocab; i++) top = logits[i] > top ? logits[i] : top;
-    double sum = exp((double)logits[0] - (double)top);
-    for (uint32_t i = 1; i < vocab; i++) sum += exp((double)logits[i] - (double)top);
-    return log(sum) - ((double)logits[id] - (double)top);
-}
-
-/* The logits at a position predict the next token; those of the last position predict nothing that is known. */
-static ca_status add_position(void *user, uint32_t position, const float *logits)
-{
-    struct score *score = user;
-    if ((size_t)position + 1 < score->n_ids) {
-        score->sum += negative_log_likelihood(logits, score->vocab, score->ids[position + 1]);
-        score->n_scored++;
-    }
-    return CA_OK;
-}
-
-static int print_result(const struct options *options, struct result *result, const struct score *score)
-{
-    result->mean_nll = score->sum / (double)score->n_scored;
+    result->mean_nll = likelihood_mean(score);
     const double perplexity = exp(result->mean_nll);
     if (!options->json) {
         printf("method         %s\ntokens         %zu\nscored         %zu\nmean_nll       %.6f\nperplexity     %.6f\n"
@@ -53,22 +26,22 @@ static int print_result(const struct options *options, struct result *result, co
     return json_print(json);
 }
 
-static int measure_text(const struct engine *engine, const struct options *options, ca_executor executor, const uint32_t *ids,
-                        size_t n_ids)
+static int measure_text(const struct engine *engine, const struct options *options, const struct method *method,
+                        const uint32_t *ids, size_t n_ids)
 {
-    struct score score = { .ids = ids, .n_ids = n_ids, .vocab = engine->info.vocab };
+    struct likelihood score = { .ids = ids, .n_ids = n_ids, .vocab = engine->info.vocab };
     const size_t from = (size_t)options->from;
     if (from >= n_ids) return fail("the text has %zu tokens, so none is left to score from token %zu on", n_ids, from);
-    const ca_prefill_opt hooks = { .user = &score, .n_logits = (uint32_t)(n_ids - from + 1), .on_logits = add_position };
+    const ca_prefill_opt hooks = { .user = &score, .n_logits = (uint32_t)(n_ids - from + 1), .on_logits = likelihood_add };
     ca_session *session = NULL;
-    int code = engine_session(engine, options, executor, n_ids, 0, &session);
+    int code = engine_session(engine, options, method, n_ids, 0, &session);
     if (code != EXIT_DONE) return code;
     interrupt_catch();
-    const ca_status status = measure_feed(session, ids, n_ids, method_name(executor),
-                                          progress_style(options->progress, PROGRESS_OFF), &hooks);
+    const ca_status status = measure_feed(session, ids, n_ids, method->name, progress_style(options->progress, PROGRESS_OFF),
+                                          &hooks);
     if (status == CA_OK) {
         struct result result;
-        result_init(&result, executor);
+        result_init(&result, method);
         measure_stats(session, &result); /* times include the logits of all positions: no share of peak */
         code = print_result(options, &result, &score);
     } else {
@@ -79,7 +52,7 @@ static int measure_text(const struct engine *engine, const struct options *optio
 }
 
 /* One of ids and text is given. */
-static int measure(const struct options *options, ca_executor executor, const char *text, size_t size, uint32_t **ids,
+static int measure(const struct options *options, const struct method *method, const char *text, size_t size, uint32_t **ids,
                    size_t *n_ids)
 {
     struct engine engine;
@@ -87,22 +60,22 @@ static int measure(const struct options *options, ca_executor executor, const ch
     if (code == EXIT_DONE)
         code = text ? engine_tokenize(&engine, text, size, 0, ids, n_ids)
                     : engine_check_ids(&engine, options->tokens, *ids, *n_ids);
-    if (code == EXIT_DONE) code = measure_text(&engine, options, executor, *ids, *n_ids);
+    if (code == EXIT_DONE) code = measure_text(&engine, options, method, *ids, *n_ids);
     engine_close(&engine);
     return code;
 }
 
 static int run(const struct options *options)
 {
-    ca_executor executor;
+    struct method method;
     uint32_t *ids = NULL;
     char *text = NULL;
     size_t n_ids = 0, size = 0;
     if (!options->tokens == !options->file) return usage_error("give either --tokens FILE.npy or -f FILE");
-    int code = method_from_options(options, CA_EXEC_DENSE, &executor);
+    int code = method_from_options(options, "dense", &method);
     if (code == EXIT_DONE)
         code = options->tokens ? engine_read_ids(options->tokens, &ids, &n_ids) : engine_read_text(options->file, &text, &size);
-    if (code == EXIT_DONE) code = measure(options, executor, text, size, &ids, &n_ids);
+    if (code == EXIT_DONE) code = measure(options, &method, text, size, &ids, &n_ids);
     ca_free(ids);
     free(text);
     return code;

@@ -20,7 +20,9 @@ void progress_begin(struct progress *progress, const char *label, enum progress_
     const char *no_color = getenv("NO_COLOR");
     const double now = clock_ms();
     struct winsize size;
-    *progress = (struct progress){ .label = label, .style = style, .started = now, .drawn = now - REDRAW_MS, .columns = 80 };
+    *progress = (struct progress){
+        .label = label, .unit = "tokens", .style = style, .started = now, .drawn = now - REDRAW_MS, .columns = 80
+    };
     progress->color = isatty(STDERR_FILENO) && !(no_color && *no_color);
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) progress->columns = size.ws_col;
 }
@@ -29,7 +31,7 @@ void progress_begin(struct progress *progress, const char *label, enum progress_
 static void draw_bar(const struct progress *p, double share, double rate, double eta_s)
 {
     char bar[MAX_BAR + 1], tail[80];
-    const int n_tail = snprintf(tail, sizeof tail, " %3.0f %%  %.0f tokens/s  ETA %.0f s", share * 100, rate, eta_s);
+    const int n_tail = snprintf(tail, sizeof tail, " %3.0f %%  %.0f %s/s  ETA %.0f s", share * 100, rate, p->unit, eta_s);
     int width = p->columns - 1 - n_tail - (int)strlen(p->label) - 3;
     width = width < 0 ? 0 : width > MAX_BAR ? MAX_BAR : width;
     for (int i = 0; i < width; i++) bar[i] = i < (int)(share * width) ? '=' : i == (int)(share * width) ? '>' : '.';
@@ -48,7 +50,7 @@ void progress_update(struct progress *p, double done, double total)
         draw_bar(p, share, rate, eta_s);
     } else if (p->style == PROGRESS_LINES && (int)(share * 4) > p->quarter) {
         p->quarter = (int)(share * 4);
-        fprintf(stderr, "%s: %.0f of %.0f tokens, %.0f tokens/s, ETA %.0f s\n", p->label, done, total, rate, eta_s);
+        fprintf(stderr, "%s: %.0f of %.0f %s, %.0f %s/s, ETA %.0f s\n", p->label, done, total, p->unit, rate, p->unit, eta_s);
     }
 }
 

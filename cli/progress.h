@@ -1,4 +1,4 @@
-/* Progress of a prefill on standard error: a bar on a terminal, now and then a line elsewhere. */
+/* Progress on standard error: a bar on a terminal, now and then a line elsewhere. */
 #ifndef CLI_PROGRESS_H
 #define CLI_PROGRESS_H
 
@@ -8,6 +8,7 @@ enum progress_style { PROGRESS_OFF, PROGRESS_LINES, PROGRESS_BAR };
 
 struct progress {
     const char *label;
+    const char *unit; /* of the work: "tokens" unless it is set after progress_begin */
     enum progress_style style;
     bool color;
     double started, drawn; /* milliseconds */
@@ -19,7 +20,7 @@ struct progress {
 enum progress_style progress_style(bool asked, enum progress_style elsewhere);
 
 void progress_begin(struct progress *progress, const char *label, enum progress_style style);
-void progress_update(struct progress *progress, double tokens_done, double tokens_total);
+void progress_update(struct progress *progress, double done, double total);
 /* Clears the line. */
 void progress_end(struct progress *progress);
 

@@ -123,24 +123,23 @@ static double mib(uint64_t bytes)
     return (double)bytes / (1 << 20);
 }
 
-static int print_forecast(const struct engine *engine, const struct options *options, ca_executor executor, size_t n_prompt)
+static int print_forecast(const struct engine *engine, const struct options *options, const struct method *method, size_t n_prompt)
 {
     ca_session_opt opt;
     ca_session_memory memory;
-    const int code = engine_session_opt(engine, options, executor, n_prompt, (size_t)options->max_tokens, &opt);
+    const int code = engine_session_opt(engine, options, method, n_prompt, (size_t)options->max_tokens, &opt);
     if (code != EXIT_DONE) return code;
     const ca_status status = ca_session_forecast(engine->model, &opt, &memory);
     if (status != CA_OK) return fail_library(status);
     const uint64_t weights = engine->info.packed_bytes, total = weights + memory.kv_bytes + memory.workspace_bytes;
     if (options->json)
-        return json_print(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "method", method_name(executor), "prompt_tokens",
+        return json_print(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "method", method->name, "prompt_tokens",
                                     (json_int_t)n_prompt, "context", (json_int_t)opt.context, "weights_bytes", (json_int_t)weights,
                                     "kv_bytes", (json_int_t)memory.kv_bytes, "workspace_bytes", (json_int_t)memory.workspace_bytes,
                                     "total_bytes", (json_int_t)total));
     printf("prompt      %10zu tokens, context %u, %s\nweights     %10.1f MiB\nKV pages    %10.1f MiB\nworkspace   %10.1f MiB\n"
            "total       %10.1f MiB\n",
-           n_prompt, opt.context, method_name(executor), mib(weights), mib(memory.kv_bytes), mib(memory.workspace_bytes),
-           mib(total));
+           n_prompt, opt.context, method->name, mib(weights), mib(memory.kv_bytes), mib(memory.workspace_bytes), mib(total));
     return EXIT_DONE;
 }
 
@@ -153,13 +152,14 @@ static void print_stats(const struct engine *engine, const ca_session *session, 
     fprintf(stderr,
             "method      %s, kernels %s, %d threads\n"
             "prefill     %zu tokens in %.0f ms: %.0f tokens/s, first token after %.0f ms, %.0f %% of peak\n"
-            "attention   %.0f ms (selecting %.0f ms), matrix products %.0f ms, %.0f %% of past KV pages read\n"
+            "attention   %.0f ms (selecting %.0f ms, tables %.0f ms), matrix products %.0f ms, %.0f %% of past KV pages read\n"
             "decode      %zu tokens, %.1f tokens/s\n"
             "memory      weights %.0f MiB, KV pages %.0f MiB, workspace %.0f MiB, process peak %.0f MiB\n",
             r->method, ca_kern_name(ca_model_kern(engine->model)), engine->n_threads, r->prompt_tokens, r->prefill_ms,
-            result_prefill_rate(r), r->ttft_ms, 100 * r->share_of_peak, r->attention_ms, r->select_ms, stats.gemm_ms,
-            100 * r->kept_fraction, r->n_tokens, r->decode_tok_s, mib(engine->info.packed_bytes), mib(stats.kv_bytes),
-            mib(stats.workspace_bytes), (double)usage.ru_maxrss / 1024);
+            result_prefill_rate(r), r->ttft_ms, 100 * r->share_of_peak, r->attention_ms, r->select_ms, stats.table_ms,
+            stats.gemm_ms, 100 * r->kept_fraction, r->n_tokens, r->decode_tok_s, mib(engine->info.packed_bytes),
+            mib(stats.kv_bytes), mib(stats.workspace_bytes), (double)usage.ru_maxrss / 1024);
+    layers_print(session, engine->info.n_layers, stderr);
 }
 
 static int answer(const struct engine *engine, const struct options *options, ca_session *session, const uint32_t *ids,
@@ -176,24 +176,29 @@ static int answer(const struct engine *engine, const struct options *options, ca
     status = generate(engine, session, &sampler, (size_t)options->max_tokens, options->json ? NULL : stdout, result);
     if (!options->json) putchar('\n');
     if (status != CA_OK && status != CA_E_CANCELED) return fail_library(status);
-    const int code = options->json ? json_print(result_json(result)) : EXIT_DONE;
+    int code = EXIT_DONE;
+    if (options->json) {
+        json_t *json = result_json(result);
+        if (json && options->stats) json_object_set_new(json, "layers", layers_json(session, engine->info.n_layers));
+        code = json_print(json);
+    }
     if (options->stats) print_stats(engine, session, result);
     return status == CA_E_CANCELED ? fail_library(status) : code;
 }
 
-static int run_prompt(const struct engine *engine, const struct options *options, ca_executor executor, const char *text,
+static int run_prompt(const struct engine *engine, const struct options *options, const struct method *method, const char *text,
                       size_t size)
 {
     uint32_t *ids = NULL;
     size_t n_ids = 0;
     struct result result;
     ca_session *session = NULL;
-    result_init(&result, executor);
+    result_init(&result, method);
     int code = tokenize_prompt(engine, options, text, size, &ids, &n_ids);
     if (code == EXIT_DONE && options->dry_run) {
-        code = print_forecast(engine, options, executor, n_ids);
+        code = print_forecast(engine, options, method, n_ids);
     } else if (code == EXIT_DONE) {
-        code = engine_session(engine, options, executor, n_ids, (size_t)options->max_tokens, &session);
+        code = engine_session(engine, options, method, n_ids, (size_t)options->max_tokens, &session);
         if (code == EXIT_DONE) code = answer(engine, options, session, ids, n_ids, &result);
     }
     ca_session_destroy(session);
@@ -205,15 +210,15 @@ static int run_prompt(const struct engine *engine, const struct options *options
 static int run(const struct options *options)
 {
     struct engine engine = { 0 };
-    ca_executor executor;
+    struct method method;
     char *text = NULL;
     size_t size = 0;
     if (options->prompt && options->file) return usage_error("-p and -f exclude each other");
     if (options->chat && options->raw) return usage_error("--chat and --raw exclude each other");
-    int code = method_from_options(options, CA_EXEC_COMPACT, &executor);
+    int code = method_from_options(options, "auto", &method);
     if (code == EXIT_DONE) code = read_prompt(options, &text, &size);
     if (code == EXIT_DONE) code = engine_open(options, &engine);
-    if (code == EXIT_DONE) code = run_prompt(&engine, options, executor, text, size);
+    if (code == EXIT_DONE) code = run_prompt(&engine, options, &method, text, size);
     engine_close(&engine);
     free(text);
     return code;

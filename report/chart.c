@@ -7,16 +7,6 @@
 
 enum { WIDTH = 960, HEIGHT = 560, LEFT = 90, RIGHT = 930, TOP = 140, BOTTOM = 500 };
 
-static const unsigned colors[] = { 0x9aa5b1, 0xe8a33d, 0x2563a8, 0x3f9b6c, 0xb5485d };
-
-/* The step among 1, 2, 5 times a power of ten that gives at most five ticks. */
-static double tick_step(double top)
-{
-    const double power = pow(10, floor(log10(top / 5)));
-    const double digit = top / 5 / power;
-    return power * (digit <= 1 ? 1 : digit <= 2 ? 2 : digit <= 5 ? 5 : 10);
-}
-
 static double largest(const struct chart *chart)
 {
     double top = 0;
@@ -44,7 +34,7 @@ static void draw_bar(cairo_t *cr, const struct chart *chart, size_t series, size
     const size_t at = series * chart->n_groups + group;
     const double y = BOTTOM - chart->values[at] * scale;
     char label[32];
-    draw_box(cr, left + 4, y, width - 8, BOTTOM - y, colors[series % (sizeof colors / sizeof *colors)]);
+    draw_box(cr, left + 4, y, width - 8, BOTTOM - y, draw_series_color(series));
     snprintf(label, sizeof label, "%.*f", chart->values[at] < 10 ? 2 : 1, chart->values[at]);
     draw_text(cr, left + width / 2, y - 6, 13, false, DRAW_INK, DRAW_CENTER, label);
     if (chart->notes) draw_text(cr, left + width / 2, y - 23, 15, true, DRAW_INK, DRAW_CENTER, chart->notes[at]);
@@ -57,9 +47,8 @@ const char *chart_write_png(const struct chart *chart, const char *path)
     draw_text(cr, 30, 40, 22, true, DRAW_INK, DRAW_LEFT, chart->title);
     if (chart->subtitle) draw_text(cr, 30, 66, 14, false, DRAW_GRAY, DRAW_LEFT, chart->subtitle);
     double x = 30;
-    for (size_t s = 0; s < chart->n_series; s++)
-        x = draw_legend(cr, x, 100, colors[s % (sizeof colors / sizeof *colors)], chart->series[s]);
-    draw_axis(cr, chart->axis, tick_step(top), scale);
+    for (size_t s = 0; s < chart->n_series; s++) x = draw_legend(cr, x, 100, draw_series_color(s), chart->series[s]);
+    draw_axis(cr, chart->axis, draw_tick_step(top), scale);
     for (size_t g = 0; g < chart->n_groups; g++) {
         for (size_t s = 0; s < chart->n_series; s++) draw_bar(cr, chart, s, g, scale);
         const double middle = LEFT + (double)(RIGHT - LEFT) * ((double)g + 0.5) / (double)chart->n_groups;

@@ -1,5 +1,7 @@
 #include "draw.h"
 
+#include <math.h>
+
 cairo_t *draw_create(int width, int height)
 {
     cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, width, height);
@@ -84,4 +86,17 @@ double draw_legend(cairo_t *cr, double x, double y, unsigned rgb, const char *te
     draw_frame(cr, x + 0.5, y - 11.5, 13, 13, DRAW_GRAY);
     draw_text(cr, x + 20, y, 14, false, DRAW_INK, DRAW_LEFT, text);
     return x + 20 + draw_text_width(cr, 14, false, text) + 26;
+}
+
+unsigned draw_series_color(size_t series)
+{
+    static const unsigned colors[] = { 0x9aa5b1, 0xe8a33d, 0x2563a8, 0x3f9b6c, 0xb5485d, 0x7a4fa3, 0x2a9fb5, 0x8c6d31 };
+    return colors[series % (sizeof colors / sizeof *colors)];
+}
+
+double draw_tick_step(double span)
+{
+    const double power = pow(10, floor(log10(span / 5)));
+    const double digit = span / 5 / power;
+    return power * (digit <= 1 ? 1 : digit <= 2 ? 2 : digit <= 5 ? 5 : 10);
 }

@@ -31,4 +31,10 @@ void draw_line(cairo_t *cr, double x0, double y0, double x1, double y1, double w
 /* A colored square and its meaning; returns the x where the next entry can start. */
 double draw_legend(cairo_t *cr, double x, double y, unsigned rgb, const char *text);
 
+/* Colors that tell series apart; after eight they start again. */
+unsigned draw_series_color(size_t series);
+
+/* The step among 1, 2, 5 times a power of ten that cuts the span (> 0) of an axis into at most five parts. */
+double draw_tick_step(double span);
+
 #endif

@@ -28,7 +28,7 @@ printed '"method": "flashprefill+compactattn",'
 
 accept bench prefill -m "$MODEL" --lengths 64,1100 --runs 2 --warmup 0 --csv "$work/rows.csv"
 [ "$(grep -c '^flashprefill+compactattn  *\(64\|1100\)  ' "$work/out")" -eq 2 ] || fail "not a row for each length"
-[ "$(wc -l <"$work/rows.csv")" -eq 7 ] || fail "the CSV has not 1 + 2 x 3 lines"
+[ "$(wc -l <"$work/rows.csv")" -eq 9 ] || fail "the CSV has not 1 + 2 x 4 lines"
 head -n 1 "$work/rows.csv" | grep -q '^method,prompt_tokens,ttft_ms,.*,ttft_speedup$' || fail "the CSV has another heading"
 [ "$(tail -n +2 "$work/rows.csv" | tr -cd ',\n' | sort -u)" = ",,,,,,,,,," ] || fail "the CSV's rows have not 11 fields"
 accept bench prefill -m "$MODEL" --lengths 64 --methods compactattn --runs 1 --warmup 0 --json
@@ -36,6 +36,18 @@ json_keys
 printed '"peak_gflops": [1-9]'
 [ "$(grep -c '"method"' "$work/out")" -eq 1 ] || fail "other methods than asked for"
 refuse 1 "$work/no/rows.csv" bench prefill -m "$MODEL" --lengths 64 --methods dense --runs 1 --warmup 0 --csv "$work/no/rows.csv"
+
+accept bench attention --shape q64,kv500,h6:2,d64 --shape q70,kv300,h4:4,d16,p32 --methods auto,flashprefill+block_sparse,quoka,xattention,oracle --keep 0.5 --runs 1
+[ "$(grep -c '^q64,kv500,h6:2,d64 ' "$work/out")" -eq 7 ] || fail "not 7 rows for a shape"
+[ "$(grep -c '^q70,kv300,h4:4,d16,p32 .*quoka' "$work/out")" -eq 1 ] || fail "no row for quoka"
+accept bench attention --shape q64,kv512,h4:2,d32 --methods seer --runs 1 --json
+printed '"executor": "seer+auto"'
+printed '"share_of_peak": [0-9]'
+head -c 3000 "$golden/smollm2/p1500.txt" >"$work/short.txt"
+accept bench quality -m "$MODEL" -f "$work/short.txt" --out "$work/q" --runs 1 --chunk 200 --sweep dense --sweep auto:alpha=0,5
+[ "$(wc -l <"$work/q/quality.csv")" -eq 4 ] || fail "quality.csv has not 1 + 3 lines"
+[ -s "$work/q/quality.png" ] && [ -s "$work/q/quality.md" ] || fail "quality: files are missing"
+[ "$(sed -n 2p "$work/q/quality.csv" | cut -d, -f4)" = "$(sed -n 3p "$work/q/quality.csv" | cut -d, -f4)" ] || fail "alpha 0 is not dense"
 
 accept inspect model -m "$MODEL"
 printed '^llama.block_count .* 30$'
@@ -51,6 +63,11 @@ printed '^  oneDNN  *[0-9.]* (compiled against '
 accept doctor -m "$MODEL" --isa scalar
 printed '^  scalar  *chosen'
 printed 'whole context of 8192 tokens'
+XDG_CACHE_HOME=$work/cache accept doctor --tune
+printed 'Cost model of auto rows: measured, '
+[ -s "$work/cache/compactattn/cost.json" ] || fail "the cost model is not kept"
+XDG_CACHE_HOME=$work/cache accept doctor --json
+printed '"measured_in": "'
 accept doctor --json
 printed '"libraries": \['
 finish

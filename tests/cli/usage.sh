@@ -49,7 +49,17 @@ last-mute x
 heads-per-row -1 4097
 dense-tail -1
 executor sparse Dense denseX compact
-selector quoka None
+selector block None
+last-scope all
+head-worth -1 x
+qblock-worth -0.5
+qblocks-per-row -1
+dense-prefix -1
+stride 7 17
+query-ratio 1.5 -1
+kv-ratio 2
+top-k 0
+threshold 1.5 -1 x
 isa sse2 AVX2
 END
 refuse 2 "--chunk : expected" run -m "$MODEL" -p hello --chunk ""
@@ -59,6 +69,14 @@ refuse 2 "--last 0: expected" logits -m "$MODEL" --tokens a --out b --last 0
 refuse 2 "--from 0: expected" perplexity -m "$MODEL" -f a --from 0
 refuse 2 "--executor dense does not go with --selector flashprefill" run -m "$MODEL" -p x --executor dense --selector flashprefill
 refuse 2 "--executor compactattn does not go with --selector none" run -m "$MODEL" -p x --executor compactattn --selector none
+refuse 2 "--selector seer needs --gate" run -m "$MODEL" -p x --selector seer
+refuse 1 "quoka: query_ratio" run -m "$MODEL" -p x --selector quoka --query-ratio 0
+refuse 1 "xattention: stride 9" run -m "$MODEL" -p x --selector xattention --stride 9
+refuse 2 "--shape x: expected" bench attention --shape x
+refuse 2 "the heads are a multiple" bench attention --shape q1,kv8,h3:2,d64
+refuse 2 "--keep 2: expected" bench attention --shape q1,kv8,h2:2,d64 --keep 2
+refuse 2 "--sweep auto:nothing=1" bench quality -m "$MODEL" -f a --out "$work/q" --sweep auto:nothing=1
+refuse 2 "--sweep auto:alpha=x" bench quality -m "$MODEL" -f a --out "$work/q" --sweep auto:alpha=x
 refuse 2 "unknown method \"sparse\"" bench prefill -m "$MODEL" --methods dense,sparse
 refuse 2 "unknown method \"\"" bench prefill -m "$MODEL" --methods dense,
 refuse 2 "listed twice" bench prefill -m "$MODEL" --methods compactattn,flashprefill+compact_attention
@@ -70,7 +88,7 @@ accept --version
 printed '^compactattn [0-9]*\.[0-9]*\.[0-9]*$'
 accept --help
 printed '^Example:'
-for command in run "bench prefill" logits perplexity tokenize "inspect model" doctor demo; do
+for command in run "bench prefill" logits perplexity tokenize "inspect model" "inspect mask" "inspect recall" "bench attention" "bench quality" doctor demo "convert gate"; do
     accept --help
     printed "^  $command "
     # shellcheck disable=SC2086 # two words
@@ -82,6 +100,6 @@ for command in run "bench prefill" logits perplexity tokenize "inspect model" do
 done
 accept run --help
 printed "chunk N .*\[default: [1-9][0-9]*\]"
-printed "alpha A .*\[default: [0-9.]*\]"
+printed "sink N .*\[default: [0-9]*\]"
 accept run -h
 finish

@@ -1,0 +1,362 @@
+/* compactattn bench quality: what every method and setting costs in quality and gains in time, as a table and a picture. */
+#include "clock.h"
+#include "commands.h"
+#include "folder.h"
+#include "generate.h"
+#include "interrupt.h"
+#include "likelihood.h"
+#include "message.h"
+#include "method.h"
+#include "needle.h"
+#include "report/lines.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_SWEEPS = 24, MAX_ROWS = 160, N_DEPTHS = 3, ANSWER_TOKENS = 12, NAME = 96 };
+
+static const double depths[N_DEPTHS] = { 0.1, 0.5, 0.9 };
+
+/* Settings that are swept when --sweep says nothing else: METHOD, or METHOD:OPTION=V,V,.. */
+static const char *const default_sweeps[] = {
+    "dense",
+    "flashprefill+auto:alpha=0.01,0.02,0.04,0.06,0.09,0.12,0.2,0.35",
+    "flashprefill+compactattn:alpha=0.02,0.06,0.09,0.12,0.18,0.3,0.5",
+    "flashprefill+block_sparse:alpha=0.003,0.01,0.03,0.06,0.12",
+    "xattention+auto:threshold=0.6,0.75,0.85,0.95",
+    "xattention+compactattn:threshold=0.6,0.75,0.85",
+    "minference+auto:top-k=8,16,32",
+    "trishape+auto:window=512,1024,2048",
+    "quoka:kv-ratio=0.125,0.25,0.5",
+    "oracle+auto:threshold=0.7,0.8,0.9,0.95",
+    "oracle+block_sparse:threshold=0.8,0.9,0.95",
+};
+
+/* Options that can be swept. Reals and integers of struct options by offset; text ones keep the word. */
+static const struct {
+    const char *name;
+    enum { REAL, INTEGER, TEXT } kind;
+    size_t offset;
+} knobs[] = {
+    { "alpha", REAL, offsetof(struct options, alpha) },
+    { "threshold", TEXT, offsetof(struct options, threshold) },
+    { "kv-ratio", REAL, offsetof(struct options, kv_ratio) },
+    { "query-ratio", REAL, offsetof(struct options, query_ratio) },
+    { "top-k", INTEGER, offsetof(struct options, top_k) },
+    { "window", INTEGER, offsetof(struct options, window) },
+    { "sink", INTEGER, offsetof(struct options, sink) },
+    { "page", INTEGER, offsetof(struct options, page) },
+    { "stride", INTEGER, offsetof(struct options, stride) },
+    { "heads-per-row", INTEGER, offsetof(struct options, heads_per_row) },
+    { "qblocks-per-row", INTEGER, offsetof(struct options, qblocks_per_row) },
+    { "head-worth", REAL, offsetof(struct options, head_worth) },
+    { "qblock-worth", REAL, offsetof(struct options, qblock_worth) },
+};
+enum { N_KNOBS = sizeof knobs / sizeof *knobs };
+
+struct row {
+    struct method method;
+    char setting[NAME]; /* "alpha=0.12", or empty */
+    struct options options;
+    char value[32]; /* what a TEXT knob points to */
+    double kept, mean_nll, attention_ms, prefill_ms, found;
+};
+
+struct quality {
+    const struct options *options;
+    struct engine engine;
+    struct row *rows;
+    size_t n_rows, n_done;
+    uint32_t *ids;
+    size_t n_ids, from;
+    uint32_t *needle_ids[N_DEPTHS];
+    size_t n_needle[N_DEPTHS];
+};
+
+static bool set_knob(struct row *row, const char *name, size_t length)
+{
+    for (size_t k = 0; k < N_KNOBS; k++) {
+        if (strlen(knobs[k].name) != length || memcmp(knobs[k].name, name, length) != 0) continue;
+        char *field = (char *)&row->options + knobs[k].offset, *end = row->value;
+        errno = 0;
+        const double real = strtod(row->value, &end);
+        const int64_t integer = strtoll(row->value, NULL, 10);
+        if (end == row->value || *end || errno || real < 0) return false;
+        const char *text = row->value;
+        switch (knobs[k].kind) {
+        case REAL: memcpy(field, &real, sizeof real); break;
+        case INTEGER: memcpy(field, &integer, sizeof integer); break;
+        case TEXT: memcpy(field, &text, sizeof text); break;
+        }
+        return true;
+    }
+    return false;
+}
+
+/* "METHOD" or "METHOD:OPTION=V,V,..": one row a value. */
+static int add_sweep(struct quality *quality, const char *text)
+{
+    struct options one = *quality->options;
+    char method[NAME];
+    const size_t length = strcspn(text, ":"), rest = strlen(text) - length;
+    size_t n = 0;
+    if (length >= sizeof method) return usage_error("--sweep %s: too long", text);
+    snprintf(method, sizeof method, "%.*s", (int)length, text);
+    one.methods = method;
+    struct method list[METHOD_MAX];
+    const int code = method_choose_list(&one, "dense", list, &n);
+    if (code != EXIT_DONE) return code;
+    const char *name = text + length + 1, *equals = rest > 0 ? strchr(name, '=') : NULL;
+    if (rest > 0 && !equals) return usage_error("--sweep %s: expected METHOD:OPTION=V,V,..", text);
+    for (const char *at = equals ? equals + 1 : "";; at++) {
+        const size_t value = strcspn(at, ",");
+        struct row *row = &quality->rows[quality->n_rows];
+        if (quality->n_rows == MAX_ROWS || value >= sizeof row->value)
+            return usage_error("--sweep %s: too many or too long values", text);
+        *row = (struct row){ .method = list[0],
+                             .options = *quality->options,
+                             .found = NAN,
+                             .kept = NAN,
+                             .mean_nll = NAN,
+                             .attention_ms = NAN,
+                             .prefill_ms = NAN };
+        if (equals) {
+            snprintf(row->value, sizeof row->value, "%.*s", (int)value, at);
+            snprintf(row->setting, sizeof row->setting, "%.*s=%s", (int)(equals - name), name, row->value);
+            if (!set_knob(row, name, (size_t)(equals - name)))
+                return usage_error("--sweep %s: \"%s\" is not a value of an option that can be swept", text, row->setting);
+        }
+        quality->n_rows++;
+        at += value;
+        if (!*at) return EXIT_DONE;
+    }
+}
+
+static int make_rows(struct quality *quality)
+{
+    const struct texts *given = &quality->options->sweeps;
+    const size_t n = given->n > 0 ? given->n : sizeof default_sweeps / sizeof *default_sweeps;
+    int code = EXIT_DONE;
+    for (size_t i = 0; i < n && code == EXIT_DONE; i++)
+        code = add_sweep(quality, given->n > 0 ? given->items[i] : default_sweeps[i]);
+    return code;
+}
+
+static struct table *make_table(const struct quality *quality, size_t n_rows)
+{
+    static const struct table_column columns[] = {
+        { "method", "method", -1, NULL },
+        { "setting", "setting", -1, NULL },
+        { "past read", "kept_fraction", 3, NULL },
+        { "mean NLL", "mean_nll", 4, NULL },
+        { "against dense", "nll_increase", 4, NULL },
+        { "facts found", "found", 0, " of 3" },
+        { "attention ms", "attention_ms", 0, NULL },
+        { "prefill ms", "prefill_ms", 0, NULL },
+    };
+    struct table *table = table_create(columns, sizeof columns / sizeof *columns);
+    double dense = NAN;
+    for (size_t i = 0; i < n_rows; i++)
+        if (quality->rows[i].method.selector == CA_SELECT_NONE) dense = quality->rows[i].mean_nll;
+    for (size_t i = 0; table && i < n_rows; i++) {
+        const struct row *r = &quality->rows[i];
+        const struct table_cell cells[] = {
+            { r->method.name, 0 },         { r->setting, 0 },  { NULL, r->kept },         { NULL, r->mean_nll },
+            { NULL, r->mean_nll - dense }, { NULL, r->found }, { NULL, r->attention_ms }, { NULL, r->prefill_ms }
+        };
+        (void)table_add(table, cells);
+    }
+    return table;
+}
+
+/* Called after every row, so that what is finished is kept. */
+static int write_tables(const struct quality *quality)
+{
+    struct table *table = make_table(quality, quality->n_done);
+    if (!table) return fail("no memory for the table");
+    int code = folder_write_table(quality->options->out, "quality.csv", table, table_write_csv);
+    if (code == EXIT_DONE) code = folder_write_table(quality->options->out, "quality.md", table, table_write_markdown);
+    table_free(table);
+    return code;
+}
+
+/* NLL against attention time, one line a method. */
+static int draw(const struct quality *quality)
+{
+    struct lines_series series[MAX_SWEEPS];
+    double x[MAX_ROWS], y[MAX_ROWS], dense = NAN;
+    size_t n = 0;
+    char path[FOLDER_PATH], subtitle[200];
+    for (size_t i = 0; i < quality->n_done; i++)
+        if (quality->rows[i].method.selector == CA_SELECT_NONE) dense = quality->rows[i].mean_nll;
+    for (size_t i = 0; i < quality->n_done; i++) {
+        const struct row *r = &quality->rows[i];
+        x[i] = r->attention_ms / 1e3;
+        y[i] = r->mean_nll - dense;
+        const bool joins = n > 0 && strcmp(series[n - 1].name, r->method.name) == 0;
+        if (joins) series[n - 1].n++;
+        if (!joins && n < MAX_SWEEPS)
+            series[n++] = (struct lines_series){
+                .name = r->method.name, .x = x + i, .y = y + i, .n = 1, .bound = r->method.selector == CA_SELECT_NONE
+            };
+    }
+    snprintf(subtitle, sizeof subtitle, "%s, %zu tokens, those from %zu on scored, %d threads, kernels %s",
+             quality->engine.info.name, quality->n_ids, quality->from, quality->engine.n_threads,
+             ca_kern_name(ca_model_kern(quality->engine.model)));
+    const struct lines lines = { .title = "Quality against time: lower and further left is better",
+                                 .subtitle = subtitle,
+                                 .x_axis = "seconds of attention",
+                                 .y_axis = "negative log-likelihood above dense",
+                                 .series = series,
+                                 .n_series = n,
+                                 .mark = NAN };
+    if (!folder_path(quality->options->out, "quality.png", path)) return fail("%s: too long a path", quality->options->out);
+    const char *why = lines_write_png(&lines, path);
+    return why ? folder_cannot_write(quality->options->out, "quality.png", why) : EXIT_DONE;
+}
+
+/* Likelihood of the text's second part, without a dense tail: the method alone. The better time of --runs counts. */
+static int score_text(const struct quality *quality, struct row *row)
+{
+    int code = EXIT_DONE;
+    if (row->options.dense_tail < 0) row->options.dense_tail = 0;
+    for (int64_t run = 0; run < quality->options->runs && code == EXIT_DONE; run++) {
+        struct likelihood likelihood = { .ids = quality->ids, .n_ids = quality->n_ids, .vocab = quality->engine.info.vocab };
+        const ca_prefill_opt hooks = { .user = &likelihood,
+                                       .n_logits = (uint32_t)(quality->n_ids - quality->from + 1),
+                                       .on_logits = likelihood_add };
+        ca_session *session = NULL;
+        struct result result;
+        result_init(&result, &row->method);
+        code = engine_session(&quality->engine, &row->options, &row->method, quality->n_ids, 0, &session);
+        if (code != EXIT_DONE) return code;
+        char label[2 * NAME];
+        snprintf(label, sizeof label, "%s %s", row->method.name, row->setting);
+        const ca_status status = measure_feed(session, quality->ids, quality->n_ids, label,
+                                              progress_style(quality->options->progress, PROGRESS_OFF), &hooks);
+        if (status == CA_OK) {
+            measure_stats(session, &result);
+            row->kept = result.kept_fraction;
+            row->mean_nll = likelihood_mean(&likelihood);
+            row->attention_ms = fmin(result.attention_ms, isnan(row->attention_ms) ? INFINITY : row->attention_ms);
+            row->prefill_ms = fmin(result.prefill_ms, isnan(row->prefill_ms) ? INFINITY : row->prefill_ms);
+        } else {
+            code = fail_library(status);
+        }
+        ca_session_destroy(session);
+    }
+    return code;
+}
+
+/* How many of the facts the model finds, with the session's own dense tail. */
+static int ask(const struct quality *quality, struct row *row)
+{
+    struct options options = row->options;
+    options.dense_tail = quality->options->dense_tail;
+    row->found = 0;
+    for (size_t d = 0; d < N_DEPTHS; d++) {
+        ca_sampler greedy = { 0, 1, 0 };
+        ca_session *session = NULL;
+        struct result result;
+        result_init(&result, &row->method);
+        const int code = engine_session(&quality->engine, &options, &row->method, quality->n_needle[d], ANSWER_TOKENS, &session);
+        if (code != EXIT_DONE) return code;
+        ca_status status = measure_prefill(&quality->engine, session, quality->needle_ids[d], quality->n_needle[d], PROGRESS_OFF,
+                                           &greedy, NULL, &result);
+        if (status == CA_OK) status = generate(&quality->engine, session, &greedy, ANSWER_TOKENS, NULL, &result);
+        row->found += result.text && strstr(result.text, needle_default.expected) ? 1 : 0;
+        result_free(&result);
+        ca_session_destroy(session);
+        if (status != CA_OK) return fail_library(status);
+    }
+    return EXIT_DONE;
+}
+
+static int run_rows(struct quality *quality)
+{
+    const double start = clock_ms();
+    int code = EXIT_DONE;
+    while (quality->n_done < quality->n_rows && code == EXIT_DONE) {
+        struct row *row = &quality->rows[quality->n_done];
+        code = score_text(quality, row);
+        if (code == EXIT_DONE && quality->n_needle[0] > 0) code = ask(quality, row);
+        if (code != EXIT_DONE) break;
+        quality->n_done++;
+        code = write_tables(quality);
+        const double spent = (clock_ms() - start) / 1e3;
+        note("%zu of %zu settings, about %.0f s left: %s %s reads %.0f %%, NLL %.4f", quality->n_done, quality->n_rows,
+             spent / (double)quality->n_done * (double)(quality->n_rows - quality->n_done), row->method.name, row->setting,
+             100 * row->kept, row->mean_nll);
+    }
+    return code;
+}
+
+/* The text's first part with a fact hidden at each depth; nothing when the model has no chat template. */
+static int make_needles(struct quality *quality, const char *text, size_t size)
+{
+    enum { TOKENS = 4000 };
+    const size_t part = quality->n_ids > TOKENS ? (size_t)((double)size * TOKENS / (double)quality->n_ids) : size;
+    const size_t cut = needle_boundary(text, size, part);
+    int code = EXIT_DONE;
+    for (size_t d = 0; d < N_DEPTHS && code == EXIT_DONE; d++)
+        code = needle_prompt(&quality->engine, &needle_default, text, cut, depths[d], &quality->needle_ids[d],
+                             &quality->n_needle[d]);
+    return code;
+}
+
+static int run_quality(struct quality *quality, const char *text, size_t size)
+{
+    int code = engine_tokenize(&quality->engine, text, size, 0, &quality->ids, &quality->n_ids);
+    if (code != EXIT_DONE) return code;
+    if (quality->n_ids > quality->engine.info.max_context) quality->n_ids = quality->engine.info.max_context;
+    quality->from = quality->options->from > 1 ? (size_t)quality->options->from : quality->n_ids / 2;
+    if (quality->from >= quality->n_ids)
+        return fail("the text has %zu tokens, so none is left to score from token %zu on", quality->n_ids, quality->from);
+    code = make_needles(quality, text, size);
+    interrupt_catch();
+    if (code == EXIT_DONE) code = run_rows(quality);
+    if (quality->n_done == 0) return code;
+    const int drawn = draw(quality);
+    struct table *table = make_table(quality, quality->n_done);
+    if (table) table_write_text(table, stdout);
+    table_free(table);
+    if (drawn == EXIT_DONE) printf("\nWritten to %s: quality.csv, quality.md, quality.png\n", quality->options->out);
+    return code == EXIT_DONE ? drawn : code;
+}
+
+static int run(const struct options *options)
+{
+    struct quality quality = { .options = options, .rows = calloc(MAX_ROWS, sizeof *quality.rows) };
+    char *text = NULL;
+    size_t size = 0;
+    if (!quality.rows) return fail("no memory for the rows");
+    int code = make_rows(&quality);
+    if (code == EXIT_DONE) code = folder_prepare(options->out, "quality.csv");
+    if (code == EXIT_DONE) code = engine_read_text(options->file, &text, &size);
+    if (code == EXIT_DONE) code = engine_open(options, &quality.engine);
+    if (code == EXIT_DONE) code = run_quality(&quality, text, size);
+    for (size_t d = 0; d < N_DEPTHS; d++) ca_free(quality.needle_ids[d]);
+    ca_free(quality.ids);
+    engine_close(&quality.engine);
+    free(quality.rows);
+    free(text);
+    return code;
+}
+
+const struct command command_bench_quality = {
+    .name = "bench quality",
+    .summary = "Measure what every method and setting costs in quality and gains in time",
+    .synopsis = "-m MODEL -f FILE --out FOLDER [--sweep METHOD:OPTION=V,V,..].. [OPTIONS]",
+    .details =
+        "For each setting: the likelihood of the text's tokens from --from on (default: its second half), read through the same\n"
+        "chunks without a dense tail; whether a fact hidden at depth 0.1, 0.5 and 0.9 of 4,000 tokens is found; the time of\n"
+        "attention. quality.csv and quality.md are written after every setting, quality.png at the end.\n\n"
+        "Examples:\n"
+        "  compactattn bench quality -m model.gguf -f book.txt --out quality\n"
+        "  compactattn bench quality -m model.gguf -f book.txt --out q --sweep dense --sweep auto:alpha=0.02,0.05,0.1 --runs 3",
+    .bit = CMD_BENCH_QUALITY,
+    .run = run,
+};

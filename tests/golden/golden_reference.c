@@ -1,6 +1,7 @@
-/* Masks, unions, page tables and attention outputs of the CompactAttention reference (one NVIDIA H200 run each).
+/* Masks, unions, page tables, chosen tokens and attention outputs of the CompactAttention reference (one NVIDIA H200 run each).
  *
- *   golden_reference [FOLDER]     every fp*.json and conv*.json of the folder; default: the cases that the repository carries
+ *   golden_reference [FOLDER]     every fp*.json (FlashPrefill), conv*.json (unions), qk*.json (QUOKA) and seer*.json (gate) of the
+ *                                 folder; default: the cases that the repository carries
  *
  * The folder's layout: NAME.json (params, arrays, inputs) and NAME.npz (stored .npy members). Inputs come from an integer recipe
  * and are checked by CRC-32. */
@@ -66,6 +67,9 @@ typedef struct tensors {
     params p;
     uint32_t G, Qb, Kb, past;
     float *q, *k, *v;
+    double *exact;  /* qk, seer: what the library should score, in float64 */
+    double lengths; /* qk, seer: largest product of the lengths of two vectors that are compared: f32 errors are shares of it */
+    double gap;     /* seer: largest relative difference between exact and the reference's scores */
 } tensors;
 
 static void make_inputs(tensors *t)
@@ -193,7 +197,7 @@ typedef struct bench {
     ca_workspace ws;
 } bench;
 
-static bench bench_create(const tensors *t, const ca_kern *kern)
+static bench bench_create(const tensors *t, const ca_kern *kern, const ca_select_opt *select)
 {
     bench b = { .t = *t, .kern = kern };
     const params *p = &t->p;
@@ -204,18 +208,20 @@ static bench bench_create(const tensors *t, const ca_kern *kern)
                                .page_tokens = p->block,
                                .max_seqs = p->B,
                                .capacity_tokens = (uint64_t)p->L * p->B,
-                               .summaries = CA_SUMMARY_MEAN_K,
+                               .summaries = ca_select_summaries(select),
+                               .gather_tokens = ca_select_gather_tokens(select, p->L),
+                               .gate = select->seer.gate,
                                .kern = kern };
     must(ca_cache_create(&opt, &b.cache), "cache");
     const float *zeros = calloc((size_t)p->Hkv * 16, 4);
     for (uint32_t s = 0; s < p->B; s++) {
         const size_t stride = values ? (size_t)p->Hkv * p->D : 0;
         const float *k = values ? t->k + s * p->L * stride : zeros, *v = values ? t->v + s * p->L * stride : zeros;
-        must(ca_cache_append(b.cache, s, 0, k, v, stride, p->L), "append");
+        must(ca_cache_append(b.cache, s, 0, &(ca_kv){ k, v, stride, .k_raw = k, .raw_stride = stride }, p->L), "append");
     }
     free((void *)(uintptr_t)zeros);
     b.ws.size = ca_table_ws_bytes(b.cache, p->Hq, p->Lq, p->L) * 4 + ca_attend_ws_bytes(b.cache, p->Hq, p->Lq, 2) +
-                ((size_t)1 << 22);
+                ca_select_ws_bytes(b.cache, select, p->Hq, p->Lq, p->L) + ((size_t)1 << 20);
     b.ws.base = aligned_alloc(64, ca_align_up(b.ws.size, 64));
     return b;
 }
@@ -249,13 +255,15 @@ static void check_selection(bench *b, uint32_t seq, const uint8_t *active, const
     const bool ragged = p->Lq % p->block != 0;
     ca_select_opt opt;
     ca_select_defaults(CA_SELECT_FLASHPREFILL, &opt);
-    opt.flashprefill = (ca_flashprefill_opt){
-        .alpha = (float)p->alpha, .sink = p->sink, .window = p->window, .last_dense = p->last_n, .min_budget = p->min_budget
-    };
+    opt.flashprefill = (ca_flashprefill_opt){ .alpha = (float)p->alpha,
+                                              .sink = p->sink * p->block,
+                                              .window = p->window * p->block,
+                                              .last_dense = p->last_n,
+                                              .min_budget = p->min_budget };
     b->ws.used = 0;
     ca_mask m;
     must(ca_mask_create(b->cache, &chunk, 0, p->Lq, &b->ws, &m), "mask");
-    must(ca_select(b->cache, &opt, &chunk, q, stride, &b->ws, &m, NULL), "select");
+    must(ca_select(b->cache, &opt, &chunk, &(ca_queries){ .q = q, .stride = stride }, &b->ws, &m, NULL), "select");
     unsigned wrong = 0, extra = 0;
     for (uint32_t h = 0; h < p->Hq; h++)
         for (uint32_t i = 0; i < t->Qb; i++)
@@ -273,7 +281,7 @@ static void check_selection(bench *b, uint32_t seq, const uint8_t *active, const
     opt.flashprefill.last_dense = 0;
     opt.flashprefill.last_mute = p->last_n;
     must(ca_mask_create(b->cache, &chunk, 0, p->Lq, &b->ws, &m), "mask");
-    must(ca_select(b->cache, &opt, &chunk, q, stride, &b->ws, &m, NULL), "select");
+    must(ca_select(b->cache, &opt, &chunk, &(ca_queries){ .q = q, .stride = stride }, &b->ws, &m, NULL), "select");
     uint64_t *qu = calloc((size_t)p->Hq * m.words, 8), *gu = calloc((size_t)p->Hkv * m.words, 8);
     ca_mask_union(&m, t->G, qu, gu);
     wrong = extra = 0;
@@ -327,9 +335,8 @@ static void check_pages(const bench *b, const ca_table *table, uint32_t seq, uin
     CHECK(wrong == 0, "%s, sequence %u: page table %s differs (%u places)", b->kern->name, seq, what, wrong);
 }
 
-/* Runs a table and compares the stored rows with the float64 answer. */
-static void check_output(bench *b, const ca_table *table, uint32_t seq, const int32_t *rows, size_t n_rows, const float *want,
-                         const char *what)
+/* Outputs of a whole chunk, f32 [Lq][Hq][D]. */
+static float *attend(bench *b, const ca_table *table, uint32_t seq)
 {
     const params *p = &b->t.p;
     const size_t stride = (size_t)p->Hq * p->D;
@@ -337,6 +344,16 @@ static void check_output(bench *b, const ca_table *table, uint32_t seq, const in
     must(ca_attend(b->cache, table, 1.0F / sqrtf((float)p->D), b->t.q + (size_t)seq * p->Lq * stride, stride, o, stride, CA_F32, 2,
                    &b->ws),
          "attend");
+    return o;
+}
+
+/* Runs a table and compares the stored rows with the float64 answer. */
+static void check_output(bench *b, const ca_table *table, uint32_t seq, const int32_t *rows, size_t n_rows, const float *want,
+                         const char *what)
+{
+    const params *p = &b->t.p;
+    const size_t stride = (size_t)p->Hq * p->D;
+    float *o = attend(b, table, seq);
     float *got = malloc(n_rows * stride * 4);
     for (size_t i = 0; i < n_rows; i++) memcpy(got + i * stride, o + (size_t)rows[i] * stride, stride * 4);
     const double err = relative_error(got, want + seq * n_rows * stride, n_rows * stride);
@@ -363,10 +380,18 @@ static ca_table table_of(bench *b, uint32_t seq)
     return table;
 }
 
+static ca_select_opt select_of(ca_selector selector)
+{
+    ca_select_opt opt;
+    ca_select_defaults(selector, &opt);
+    return opt;
+}
+
 static void flashprefill_case(const golden *g, const ca_kern *kern, const tensors *t)
 {
     const params *p = &t->p;
-    bench b = bench_create(t, kern);
+    const ca_select_opt opt = select_of(CA_SELECT_FLASHPREFILL);
+    bench b = bench_create(t, kern, &opt);
     uint8_t *active = array(g, "active"), *keep_q = array(g, "keep_q"), *keep_kv = array(g, "keep_kv");
     uint16_t *mean_k = array(g, "mean_k");
     int32_t *indptr = array(g, "kv_indptr"), *indices = array(g, "kv_indices");
@@ -406,7 +431,8 @@ static void flashprefill_case(const golden *g, const ca_kern *kern, const tensor
 static void unions_case(const golden *g, const ca_kern *kern, const tensors *t)
 {
     const params *p = &t->p;
-    bench b = bench_create(t, kern);
+    const ca_select_opt none = select_of(CA_SELECT_NONE);
+    bench b = bench_create(t, kern, &none);
     const struct {
         const char *name;
         uint32_t heads;
@@ -440,12 +466,537 @@ static void unions_case(const golden *g, const ca_kern *kern, const tensors *t)
     bench_destroy(&b);
 }
 
+/* ---- QUOKA ------------------------------------------------------------------------------------------------------------------ */
+
+static double number_of(const golden *g, const char *key)
+{
+    return json_number_value(json_object_get(json_object_get(g->json, "params"), key));
+}
+
+static uint32_t count_of(const golden *g, const char *key)
+{
+    return u32_of(json_object_get(g->json, "params"), key);
+}
+
+static double dot(const float *a, const float *b, size_t n)
+{
+    double sum = 0.0;
+    for (size_t i = 0; i < n; i++) sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+static double length(const double *x, size_t n)
+{
+    double sum = 0.0;
+    for (size_t i = 0; i < n; i++) sum += x[i] * x[i];
+    return sqrt(sum);
+}
+
+static const float *query_at(const tensors *t, size_t seq, size_t row, size_t head)
+{
+    return t->q + ((seq * t->p.Lq + row) * t->p.Hq + head) * t->p.D;
+}
+
+static const float *key_at(const tensors *t, const float *x, size_t seq, size_t pos, size_t kv)
+{
+    return x + ((seq * t->p.L + pos) * t->p.Hkv + kv) * t->p.D;
+}
+
+static int descending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x < y) - (x > y);
+}
+
+/* How many of the n numbers, which should ascend and name the n largest scores, do not. Scores closer than margin to the n-th
+ * largest may be in or out. */
+static uint32_t misfits(const double *score, uint32_t total, const uint32_t *chosen, uint32_t n, double margin)
+{
+    double *sorted = malloc((total + 1) * sizeof *sorted);
+    memcpy(sorted, score, total * sizeof *sorted);
+    qsort(sorted, total, sizeof *sorted, descending);
+    const double cut = sorted[n - 1];
+    free(sorted);
+    uint32_t wrong = 0, at = 0;
+    for (uint32_t i = 0; i < total; i++) {
+        const bool in = at < n && chosen[at] == i;
+        at += in;
+        wrong += in ? score[i] < cut - margin : score[i] > cut + margin;
+    }
+    return wrong + (n - at);
+}
+
+/* -cosine of every query of a head to their mean. */
+static void unlikeness(const tensors *t, size_t seq, size_t head, double *out)
+{
+    const params *p = &t->p;
+    double mean[256] = { 0 };
+    for (size_t r = 0; r < p->Lq; r++)
+        for (size_t d = 0; d < p->D; d++) mean[d] += (double)query_at(t, seq, r, head)[d] / p->Lq;
+    for (size_t r = 0; r < p->Lq; r++) {
+        const float *q = query_at(t, seq, r, head);
+        double along = 0.0;
+        for (size_t d = 0; d < p->D; d++) along += (double)q[d] * mean[d];
+        out[r] = -along / (sqrt(dot(q, q, p->D)) * length(mean, p->D));
+    }
+}
+
+/* Scores of the past of one KV head when slot a pairs the queries order[h][a] of its heads; returns the longest average. */
+static double token_scores(const tensors *t, size_t seq, size_t kv, const uint32_t *order, size_t n, double *score)
+{
+    const params *p = &t->p;
+    double longest = 0.0, key[256], *ubar = calloc(n * p->D, sizeof *ubar);
+    for (size_t a = 0; a < n; a++) {
+        for (size_t h = kv * t->G; h < (kv + 1) * t->G; h++) {
+            const float *q = query_at(t, seq, order[(seq * p->Hq + h) * n + a], h);
+            const double weight = 1.0 / (sqrt(dot(q, q, p->D)) * t->G);
+            for (size_t d = 0; d < p->D; d++) ubar[a * p->D + d] += (double)q[d] * weight;
+        }
+        longest = fmax(longest, length(ubar + a * p->D, p->D));
+    }
+    for (size_t i = 0; i < t->past; i++) {
+        const float *k = key_at(t, t->k, seq, i, kv);
+        const double size = sqrt(dot(k, k, p->D));
+        for (size_t d = 0; d < p->D; d++) key[d] = (double)k[d] / size;
+        score[i] = -INFINITY;
+        for (size_t a = 0; a < n; a++) {
+            double sum[4] = { 0 };
+            for (size_t d = 0; d < p->D; d += 4)
+                for (size_t l = 0; l < 4; l++) sum[l] += ubar[a * p->D + d + l] * key[d + l];
+            score[i] = fmax(score[i], sum[0] + sum[1] + sum[2] + sum[3]);
+        }
+    }
+    free(ubar);
+    return longest;
+}
+
+/* The reference's own numbers, rebuilt in float64: what a query's cosine is, which queries and tokens follow, and the scores in its
+ * pairing. t->exact then gets the scores in ascending pairing, the library's. The bounds are those of the reference's f32 sums. */
+static void quoka_prepare(const golden *g, tensors *t)
+{
+    const params *p = &t->p;
+    const uint32_t n = count_of(g, "query_count"), budget = count_of(g, "kv_budget");
+    float *cosine = array(g, "query_cos_f32"), *ref = array(g, "token_score_f32");
+    uint32_t *ascending = array(g, "query_idx_f32"), *order = array(g, "query_order_f32"), *token_idx = array(g, "token_idx_f32");
+    const double bound = 1e-6;
+    double *unlike = malloc(p->Lq * sizeof *unlike), *score = malloc(t->past * sizeof *score), far_cos = 0.0, far = 0.0;
+    uint32_t wrong = 0, wrong_tokens = 0;
+    t->exact = malloc((size_t)p->B * p->Hkv * t->past * sizeof *t->exact);
+    for (size_t r = 0; r < (size_t)p->B * p->Hq; r++) {
+        unlikeness(t, r / p->Hq, r % p->Hq, unlike);
+        for (size_t i = 0; i < p->Lq; i++) far_cos = fmax(far_cos, fabs(unlike[i] + (double)cosine[r * p->Lq + i]));
+        wrong += misfits(unlike, p->Lq, ascending + r * n, n, 2 * bound);
+    }
+    for (size_t r = 0; r < (size_t)p->B * p->Hkv; r++) {
+        token_scores(t, r / p->Hkv, r % p->Hkv, order, n, score);
+        for (size_t i = 0; i < t->past; i++) far = fmax(far, fabs(score[i] - (double)ref[r * t->past + i]));
+        wrong_tokens += misfits(score, t->past, token_idx + r * budget, budget, 2 * bound);
+        t->lengths = fmax(t->lengths, token_scores(t, r / p->Hkv, r % p->Hkv, ascending, n, t->exact + r * t->past));
+    }
+    CHECK(far_cos <= bound, "cosines of the queries are %.3g from the reference's", far_cos);
+    CHECK(wrong == 0, "%u chosen queries are not the reference's", wrong);
+    CHECK(far <= bound, "token scores in the reference's pairing are %.3g from its own", far);
+    CHECK(wrong_tokens == 0, "%u tokens are not the reference's in its own pairing", wrong_tokens);
+    free(cosine), free(ref), free(ascending), free(order), free(token_idx), free(unlike), free(score);
+}
+
+/* Attention of some rows over listed tokens of the past, per KV head, and the current chunk up to the row: f32 [n_rows][Hq][D]. */
+static void attend_tokens(const tensors *t, size_t seq, const uint32_t *tokens, size_t stride, uint32_t n, const int32_t *rows,
+                          size_t n_rows, float *out)
+{
+    const params *p = &t->p;
+    double *weight = malloc((n + p->Lq) * sizeof *weight);
+    for (size_t i = 0; i < n_rows * p->Hq; i++) {
+        const uint32_t row = (uint32_t)rows[i / p->Hq], kv = (uint32_t)(i % p->Hq) / t->G, seen = n + row + 1;
+        double top = -INFINITY, sum = 0.0, o[256] = { 0 };
+        for (uint32_t j = 0; j < seen; j++) {
+            const uint32_t pos = j < n ? tokens[kv * stride + j] : t->past + (j - n);
+            weight[j] = dot(query_at(t, seq, row, i % p->Hq), key_at(t, t->k, seq, pos, kv), p->D) / sqrt(p->D);
+            top = fmax(top, weight[j]);
+        }
+        for (uint32_t j = 0; j < seen; j++) {
+            const uint32_t pos = j < n ? tokens[kv * stride + j] : t->past + (j - n);
+            weight[j] = exp(weight[j] - top);
+            sum += weight[j];
+            for (size_t d = 0; d < p->D; d++) o[d] += weight[j] * (double)key_at(t, t->v, seq, pos, kv)[d];
+        }
+        for (size_t d = 0; d < p->D; d++) out[i * p->D + d] = (float)(o[d] / sum);
+    }
+    free(weight);
+}
+
+/* Chooses and gathers tokens of one sequence; a table of one row per KV head. */
+static ca_table gathered_table(bench *b, const ca_select_opt *opt, uint32_t seq, uint32_t *tokens, uint32_t *n, float *scores)
+{
+    const params *p = &b->t.p;
+    const ca_chunk chunk = chunk_of(&b->t, seq);
+    const size_t stride = b->cache->opt.gather_tokens;
+    uint32_t *pages = calloc((size_t)p->Hkv * b->t.Kb, 4), *n_pages = calloc(p->Hkv, 4);
+    b->ws.used = 0;
+    must(ca_select_tokens(b->cache, opt, &chunk, &(ca_queries){ .q = query_at(&b->t, seq, 0, 0), .stride = (size_t)p->Hq * p->D },
+                          &b->ws, tokens, n, scores),
+         "select_tokens");
+    for (uint32_t kv = 0; kv < p->Hkv; kv++) {
+        must(ca_cache_gather(b->cache, seq, 0, kv, tokens + kv * stride, *n, pages + (size_t)kv * b->t.Kb), "gather");
+        n_pages[kv] = ca_ceil_div(*n, p->block);
+    }
+    ca_table table = table_of(b, seq);
+    must(ca_table_add_gathered(b->cache, 0, p->Lq, pages, b->t.Kb, n_pages, &table), "gathered");
+    free(pages), free(n_pages);
+    return table;
+}
+
+static void quoka_case(const golden *g, const ca_kern *kern, const tensors *t)
+{
+    const params *p = &t->p;
+    const size_t width = (size_t)p->Hq * p->D;
+    const uint32_t budget = count_of(g, "kv_budget"), last = p->Lq - 1;
+    const int32_t rows[] = { 0, 1, (int32_t)last / 3, (int32_t)last };
+    const size_t n_rows = sizeof rows / sizeof rows[0];
+    ca_select_opt opt = select_of(CA_SELECT_QUOKA);
+    opt.quoka = (ca_quoka_opt){ .query_ratio = (float)number_of(g, "query_ratio"), .kv_ratio = 1.0F };
+    bench b = bench_create(t, kern, &opt);
+    const size_t stride = b.cache->opt.gather_tokens;
+    uint32_t *tokens = malloc(p->Hkv * stride * 4), *ref = array(g, "token_idx_f32"), shared = 0;
+    float *scores = malloc((size_t)p->Hkv * t->past * 4), *want = malloc(p->B * n_rows * width * 4);
+    /* f32: D products, G + 4 other roundings. bf16: each element of the averaged query is up to 2^-8 off, with random signs: half of
+     * the worst case. One query chosen otherwise would move later slots and scores by far more. */
+    const double bound = t->lengths * (kern->type == CA_BF16 ? 0x1p-9 : (p->D + t->G + 4) * 0x1p-24);
+    CHECK(t->past % p->block == 0, "the past of %u tokens is not whole pages of %u", t->past, p->block);
+    for (uint32_t seq = 0; seq < p->B; seq++) {
+        uint32_t n = 0;
+        ca_table table = gathered_table(&b, &opt, seq, tokens, &n, NULL); /* kv_ratio 1 is dense attention, to the bit */
+        CHECK(n == t->past, "%s: kv_ratio 1 chose %u of %u tokens", kern->name, n, t->past);
+        float *all = attend(&b, &table, seq);
+        table = table_of(&b, seq);
+        must(ca_table_add_dense(b.cache, 0, p->Lq, &table), "dense");
+        float *dense = attend(&b, &table, seq);
+        CHECK(memcmp(all, dense, p->Lq * width * 4) == 0, "%s, sequence %u: kv_ratio 1 is not dense attention", kern->name, seq);
+        free(all), free(dense);
+
+        ca_select_opt some = opt;
+        some.quoka.kv_ratio = (float)number_of(g, "kv_budget_ratio");
+        table = gathered_table(&b, &some, seq, tokens, &n, scores);
+        CHECK(n == budget, "%s, sequence %u: %u tokens chosen, not %u", kern->name, seq, n, budget);
+        for (size_t kv = 0; kv < p->Hkv && n == budget; kv++) {
+            const size_t r = seq * p->Hkv + kv;
+            double far = 0.0;
+            for (size_t i = 0; i < t->past; i++)
+                far = fmax(far, fabs((double)scores[kv * t->past + i] - t->exact[r * t->past + i]));
+            CHECK(far <= bound, "%s, sequence %u, KV head %zu: token scores are off by %.3g (bound %.3g)", kern->name, seq, kv, far,
+                  bound);
+            const uint32_t wrong = misfits(t->exact + r * t->past, t->past, tokens + kv * stride, n, 2 * far);
+            CHECK(wrong == 0, "%s, sequence %u, KV head %zu: %u tokens are not among the best", kern->name, seq, kv, wrong);
+            for (uint32_t i = 0, j = 0; i < n && j < n;) {
+                const uint32_t ours = tokens[kv * stride + i], theirs = ref[r * n + j];
+                shared += ours == theirs;
+                i += ours <= theirs, j += theirs <= ours;
+            }
+        }
+        attend_tokens(t, seq, tokens, stride, n, rows, n_rows, want + seq * n_rows * width);
+        check_output(&b, &table, seq, rows, n_rows, want, "quoka");
+    }
+    const double overlap = shared / ((double)p->B * p->Hkv * budget);
+    const double least = number_of(g, "token_overlap_if_queries_are_paired_in_plain_ascending_order") - 5e-5;
+    const double slack = kern->type == CA_BF16 ? 0.01 : 1.0 / budget; /* tokens at the cut: one in each list for f32 */
+    CHECK(overlap >= least - slack, "%s: %.4f of the reference's tokens are chosen (bound %.4f)", kern->name, overlap,
+          least - slack);
+    free(tokens), free(ref), free(scores), free(want);
+    bench_destroy(&b);
+}
+
+/* ---- SeerAttention's gate --------------------------------------------------------------------------------------------------- */
+
+typedef struct weights {
+    uint32_t q_heads, k_heads; /* q_heads = 0: queries are not projected */
+    float *wq, *wk;
+    double freq[64];
+} weights;
+
+enum { HIDDEN = 128 };
+
+static float *make_weight(const golden *g, const char *shape_key, uint64_t stream, uint32_t in, uint32_t *heads)
+{
+    const json_t *shape = json_object_get(json_object_get(g->json, "params"), shape_key);
+    *heads = (uint32_t)json_integer_value(json_array_get(shape, 0));
+    if (*heads == 0) return NULL;
+    CHECK(json_integer_value(json_array_get(shape, 1)) == in && json_integer_value(json_array_get(shape, 2)) == HIDDEN,
+          "%s is not [heads, %u, %d]", shape_key, in, HIDDEN);
+    const size_t n = (size_t)*heads * in * HIDDEN;
+    const int shift = (int)count_of(g, "weight_shift");
+    float *w = malloc(n * sizeof *w);
+    for (size_t i = 0; i < n; i++) w[i] = bf(ih(count_of(g, "seed"), stream, i), shift);
+    return w;
+}
+
+static weights weights_of(const golden *g, const tensors *t)
+{
+    weights w = { 0 };
+    w.wq = make_weight(g, "mask_linear_q_weight_shape", 9, t->p.D, &w.q_heads);
+    w.wk = make_weight(g, "mask_linear_k_weight_shape", 10, 3 * t->p.D, &w.k_heads);
+    for (unsigned i = 0; i < HIDDEN / 2; i++) w.freq[i] = pow(number_of(g, "rope_theta"), -2.0 * i / HIDDEN);
+    return w;
+}
+
+static void weights_free(weights *w)
+{
+    free(w->wq), free(w->wk);
+}
+
+/* Max, min and mean [3][D] of the n tokens at x. */
+static void pool(const float *x, size_t stride, size_t n, size_t dim, double *out)
+{
+    for (size_t d = 0; d < dim; d++) {
+        double most = -INFINITY, least = INFINITY, sum = 0.0;
+        for (size_t i = 0; i < n; i++) {
+            const double v = (double)x[i * stride + d];
+            most = fmax(most, v), least = fmin(least, v), sum += v;
+        }
+        out[d] = most, out[dim + d] = least, out[2 * dim + d] = sum / (double)n;
+    }
+}
+
+/* y[HIDDEN] = x W, rotated by the cosines and sines of a block, f64 [HIDDEN/2] each. */
+static void project(const double *x, const float *w, size_t in, const double *cosine, const double *sine, double *y)
+{
+    for (size_t j = 0; j < HIDDEN; j++) y[j] = w ? 0.0 : x[j];
+    for (size_t i = 0; w && i < in; i++)
+        for (size_t j = 0; j < HIDDEN; j++) y[j] += x[i] * (double)w[i * HIDDEN + j];
+    for (size_t j = 0; j < HIDDEN / 2; j++) {
+        const double a = y[j], b = y[j + HIDDEN / 2];
+        y[j] = a * cosine[j] - b * sine[j];
+        y[j + HIDDEN / 2] = b * cosine[j] + a * sine[j];
+    }
+}
+
+/* Gate scores [B][Hq][Qb][Kb] in float64, from cosines and sines [Kb][HIDDEN/2] of the blocks. Returns the largest |q| |k|. */
+static double gate_scores(const tensors *t, const weights *w, const double *cosine, const double *sine, double *score)
+{
+    const params *p = &t->p;
+    const size_t in = 3 * (size_t)p->D, per_head = in * HIDDEN, half = HIDDEN / 2;
+    double *keys = malloc((size_t)t->Kb * HIDDEN * sizeof *keys), pooled[3 * 256], q[HIDDEN], lengths = 0.0;
+    for (size_t r = 0; r < (size_t)p->B * p->Hq; r++) {
+        const size_t seq = r / p->Hq, h = r % p->Hq, kv = h / t->G;
+        for (size_t j = 0; j < t->Kb; j++) {
+            pool(key_at(t, t->k, seq, j * p->block, kv), (size_t)p->Hkv * p->D, p->block, p->D, pooled);
+            project(pooled, w->wk + (w->q_heads ? kv : h) * per_head, in, cosine + j * half, sine + j * half, keys + j * HIDDEN);
+        }
+        for (size_t i = 0; i < t->Qb; i++) {
+            const size_t diag = t->Kb - t->Qb + i;
+            double *row = score + (r * t->Qb + i) * t->Kb, top = -INFINITY, sum = 0.0;
+            pool(query_at(t, seq, i * p->block, h), (size_t)p->Hq * p->D, p->block, p->D, pooled);
+            project(pooled + 2 * (size_t)p->D, w->wq ? w->wq + h * p->D * HIDDEN : NULL, p->D, cosine + diag * half,
+                    sine + diag * half, q);
+            for (size_t j = 0; j <= diag; j++) {
+                row[j] = 0.0;
+                for (size_t d = 0; d < HIDDEN; d++) row[j] += q[d] * keys[j * HIDDEN + d] / sqrt(HIDDEN);
+                top = fmax(top, row[j]);
+                lengths = fmax(lengths, length(q, HIDDEN) * length(keys + j * HIDDEN, HIDDEN));
+            }
+            for (size_t j = 0; j <= diag; j++) sum += row[j] = exp(row[j] - top);
+            for (size_t j = 0; j < t->Kb; j++) row[j] = j <= diag ? row[j] / sum : 0.0;
+        }
+    }
+    free(keys);
+    return lengths;
+}
+
+/* Relative difference of two softmax scores; 0 where both are in the future. */
+static double score_gap(double a, double b)
+{
+    return fabs(a - b) / (b + 1e-30);
+}
+
+/* What f32 may do to a softmax score, relatively: logits are off by four roundings (two projections, rotation, dot product) of the
+ * vectors' lengths, and so is the sum below the fraction. */
+static double gate_bound(const tensors *t)
+{
+    return 2 * 4 * 0x1p-24 * t->lengths / sqrt(HIDDEN);
+}
+
+/* Rebuilds the reference's scores from its tables of cosines and sines, which hold angles rounded to f32, then those from exact
+ * angles, the library's: t->exact. */
+static void seer_prepare(const golden *g, tensors *t)
+{
+    const params *p = &t->p;
+    weights w = weights_of(g, t);
+    const size_t n = (size_t)p->B * p->Hq * t->Qb * t->Kb, n_angles = (size_t)t->Kb * HIDDEN / 2;
+    float *cos_f32 = array(g, "cos_f32"), *sin_f32 = array(g, "sin_f32"), *ref = array(g, "gate_score_f32");
+    double *cosine = malloc(n_angles * sizeof *cosine), *sine = malloc(n_angles * sizeof *sine);
+    t->exact = malloc(n * sizeof *t->exact);
+    CHECK(p->D == HIDDEN && p->block == 64 && t->past % p->block == 0 && p->Lq % p->block == 0, "a shape that is not covered");
+    double far = 0.0, far_angle = 0.0;
+    for (size_t i = 0; i < n_angles; i++) {
+        const size_t j = i / (HIDDEN / 2), d = i % (HIDDEN / 2);
+        cosine[i] = (double)cos_f32[j * HIDDEN + d], sine[i] = (double)sin_f32[j * HIDDEN + d];
+    }
+    t->lengths = gate_scores(t, &w, cosine, sine, t->exact);
+    for (size_t i = 0; i < n; i++) far = fmax(far, score_gap(t->exact[i], (double)ref[i]));
+    CHECK(far <= gate_bound(t), "gate scores from the reference's angles are %.3g from its own (bound %.3g)", far, gate_bound(t));
+    for (size_t i = 0; i < n_angles; i++) {
+        const size_t pos = i / (HIDDEN / 2) * p->block;
+        const double angle = (double)pos * w.freq[i % (HIDDEN / 2)];
+        far_angle = fmax(far_angle, fmax(fabs(cosine[i] - cos(angle)), fabs(sine[i] - sin(angle))) - angle * 0x1p-22);
+        cosine[i] = cos(angle), sine[i] = sin(angle);
+    }
+    CHECK(far_angle <= 0x1p-23, "the reference's cosines and sines are %.3g off beside the rounding of angles", far_angle);
+    gate_scores(t, &w, cosine, sine, t->exact);
+    for (size_t i = 0; i < n; i++) t->gap = fmax(t->gap, score_gap(t->exact[i], (double)ref[i]));
+    CHECK(t->gap <= p->L * 0x1p-22, "gate scores from exact angles are %.3g from the reference's", t->gap);
+    free(cos_f32), free(sin_f32), free(ref), free(cosine), free(sine);
+    weights_free(&w);
+}
+
+static ca_gate *gate_of(const tensors *t, const weights *w)
+{
+    ca_gate *gate = NULL;
+    must(ca_gate_create(&(ca_gate_opt){ .n_layers = 1,
+                                        .n_heads = t->p.Hq,
+                                        .n_kv_heads = t->p.Hkv,
+                                        .head_dim = t->p.D,
+                                        .hidden = HIDDEN,
+                                        .block = t->p.block,
+                                        .q_pool = CA_POOL_AVG,
+                                        .k_pool = CA_POOL_MAX | CA_POOL_MIN | CA_POOL_AVG,
+                                        .layout = w->q_heads ? CA_GATE_DOUBLE : CA_GATE_SINGLE,
+                                        .inv_freq = w->freq,
+                                        .rotary = HIDDEN,
+                                        .rope_scale = 1.0F },
+                        &gate),
+         "gate");
+    must(ca_gate_set_layer(gate, 0, w->wk, w->wq), "gate weights");
+    return gate;
+}
+
+/* The cache's projected keys, rotated back, against k_gate_f32 [B][Kb][k heads][HIDDEN]. */
+static void check_gate_keys(const bench *b, const ca_gate *gate, const weights *w, const float *want)
+{
+    const tensors *t = &b->t;
+    const size_t n = (size_t)t->p.B * t->Kb * w->k_heads * HIDDEN;
+    const uint32_t per_kv = w->k_heads / t->p.Hkv;
+    float *got = malloc(n * sizeof *got), cos_sin[HIDDEN];
+    for (size_t r = 0; r < n / HIDDEN; r++) {
+        const size_t seq = r / w->k_heads / t->Kb, j = r / w->k_heads % t->Kb, h = r % w->k_heads;
+        const float *panel = ca_cache_head(b->cache, (uint32_t)seq, 0, (uint32_t)h / per_kv)->gate_k +
+                             (h % per_kv) * b->cache->blocks_cap * HIDDEN + j / 16 * HIDDEN * 16 + j % 16;
+        for (size_t d = 0; d < HIDDEN; d++) got[r * HIDDEN + d] = panel[d * 16];
+        ca_gate_cos_sin(gate, (uint32_t)j * t->p.block, cos_sin);
+        for (size_t d = HIDDEN / 2; d < HIDDEN; d++) cos_sin[d] = -cos_sin[d];
+        ca_gate_rotate(gate, cos_sin, got + r * HIDDEN);
+    }
+    const double err = relative_error(got, want, n);
+    CHECK(err <= 1e-6, "%s: projected keys are off by %.3g", b->kern->name, err);
+    free(got);
+}
+
+/* One sequence at one threshold: scores, the unions of both kinds. Choices may differ where a score of the reference is as close to
+ * the threshold as it is to ours. Returns the mask, in the workspace. */
+static ca_mask check_gate(bench *b, ca_select_opt *opt, uint32_t seq, const float *score, const uint8_t *keep_q,
+                          const uint8_t *keep_kv, uint32_t recent)
+{
+    const tensors *t = &b->t;
+    const params *p = &t->p;
+    const size_t stride = (size_t)p->Hq * p->D, n = (size_t)p->Hq * t->Qb * t->Kb;
+    const double *exact = t->exact + seq * n, bound = gate_bound(t), slack = (t->gap + bound) * (double)opt->seer.threshold;
+    const float *q = query_at(t, seq, 0, 0);
+    const ca_chunk chunk = chunk_of(t, seq);
+    b->ws.used = 0;
+    ca_mask m = mask_of(b, seq);
+    float *got = malloc(n * sizeof *got);
+    must(ca_select(b->cache, opt, &chunk, &(ca_queries){ q, stride, .q_raw = q, .raw_stride = stride }, &b->ws, &m, got), "select");
+    double far = 0.0;
+    for (size_t i = 0; i < n; i++) far = fmax(far, score_gap((double)got[i], exact[i]));
+    CHECK(far <= bound, "%s, sequence %u: gate scores are off by %.3g (bound %.3g)", b->kern->name, seq, far, bound);
+
+    uint64_t *qu = calloc((size_t)p->Hq * m.words, 8), *gu = calloc((size_t)p->Hkv * m.words, 8);
+    ca_mask_union(&m, t->G, qu, gu);
+    unsigned wrong = 0, wrong_union = 0;
+    for (uint32_t kv = 0; kv < p->Hkv; kv++)
+        for (uint32_t j = 0; j < t->Kb; j++) {
+            bool open = false;
+            for (uint32_t h = kv * t->G; h < (kv + 1) * t->G; h++) {
+                bool ours = j >= t->Kb - recent, near = false;
+                for (uint32_t i = 0; i < t->Qb; i++) {
+                    ours = ours || bit(m.bits + ((size_t)h * t->Qb + i) * m.words, j);
+                    near = near || fabs((double)score[((size_t)h * t->Qb + i) * t->Kb + j] - (double)opt->seer.threshold) <= slack;
+                }
+                wrong += !near && ours != keep_q[(size_t)h * t->Kb + j];
+                open = open || near;
+            }
+            wrong_union += !open && bit(gu + (size_t)kv * m.words, j) != keep_kv[(size_t)kv * t->Kb + j];
+        }
+    CHECK(wrong == 0, "%s, sequence %u, threshold %g: %u blocks of the Q-block union differ", b->kern->name, seq,
+          (double)opt->seer.threshold, wrong);
+    CHECK(wrong_union == 0, "%s, sequence %u, threshold %g: %u blocks of the group union differ", b->kern->name, seq,
+          (double)opt->seer.threshold, wrong_union);
+    free(got), free(qu), free(gu);
+    return m;
+}
+
+static void seer_case(const golden *g, const ca_kern *kern, const tensors *t)
+{
+    const params *p = &t->p;
+    weights w = weights_of(g, t);
+    ca_gate *gate = gate_of(t, &w);
+    ca_select_opt opt = select_of(CA_SELECT_SEER);
+    opt.seer = (ca_seer_opt){ .gate = gate, .bare = true };
+    bench b = bench_create(t, kern, &opt);
+    const json_t *thresholds = json_object_get(json_object_get(g->json, "params"), "thresholds");
+    float *score = array(g, "gate_score_f32"), *k_gate = array(g, "k_gate_f32"), *out = array(g, "out_compact_f64");
+    size_t n_rows = 0;
+    int32_t *rows = array_bytes(g, "rows", &n_rows);
+    n_rows /= 4;
+    check_gate_keys(&b, gate, &w, k_gate);
+    for (size_t i = 0; i < json_array_size(thresholds); i++) {
+        char name[40];
+        snprintf(name, sizeof name, "keep_q_f32_th%zu", i);
+        uint8_t *keep_q = array(g, name);
+        snprintf(name, sizeof name, "keep_kv_f32_th%zu", i);
+        uint8_t *keep_kv = array(g, name);
+        opt.seer.threshold = (float)json_number_value(json_array_get(thresholds, i));
+        for (uint32_t seq = 0; seq < p->B; seq++) {
+            const size_t blocks = (size_t)seq * t->Kb;
+            const ca_mask m = check_gate(&b, &opt, seq, score + blocks * p->Hq * t->Qb, keep_q + blocks * p->Hq,
+                                         keep_kv + blocks * p->Hkv, count_of(g, "keep_recent"));
+            if (i + 1 < json_array_size(thresholds)) continue;
+            ca_table table = table_of(&b, seq);
+            must(ca_table_add_compact(b.cache, &m, &(ca_table_opt){ 0 }, &table), "compact");
+            check_output(&b, &table, seq, rows, n_rows, out, "compactattn");
+        }
+        free(keep_q), free(keep_kv);
+    }
+    free(score), free(k_gate), free(out), free(rows);
+    bench_destroy(&b);
+    ca_gate_destroy(gate);
+    weights_free(&w);
+}
+
+/* ---- all of them ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct case_kind {
+    const char *prefix;
+    void (*prepare)(const golden *g, tensors *t); /* once per case; may be NULL */
+    void (*run)(const golden *g, const ca_kern *kern, const tensors *t);
+} case_kind;
+
+static const case_kind *kind_of(const char *name)
+{
+    static const case_kind kinds[] = { { "fp", NULL, flashprefill_case },
+                                       { "conv", NULL, unions_case },
+                                       { "qk", quoka_prepare, quoka_case },
+                                       { "seer", seer_prepare, seer_case } };
+    for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (strncmp(name, kinds[i].prefix, strlen(kinds[i].prefix)) == 0) return &kinds[i];
+    return NULL;
+}
+
 static void run_case(const char *folder, const char *name)
 {
     char path[4096 + 80];
     json_error_t err;
     int zerr = 0;
     golden g = { 0 };
+    const case_kind *kind = kind_of(name);
     case_name = name;
     snprintf(path, sizeof path, "%.4000s/%.64s.json", folder, name);
     g.json = json_load_file(path, 0, &err);
@@ -453,24 +1004,24 @@ static void run_case(const char *folder, const char *name)
     g.zip = zip_open(path, ZIP_RDONLY, &zerr);
     CHECK(g.json && g.zip, "cannot read %s/%s.json and .npz", folder, name);
     if (!g.json || !g.zip) return;
+    const unsigned before = n_failed;
     tensors t = tensors_of(&g);
-    const bool fp = strncmp(name, "fp", 2) == 0;
-    if (fp || t.p.attend) {
+    if (t.p.attend || strcmp(kind->prefix, "conv") != 0) {
         make_inputs(&t);
         check_crc(&g, "q", t.q, (size_t)t.p.B * t.p.Lq * t.p.Hq * t.p.D);
         check_crc(&g, "k", t.k, (size_t)t.p.B * t.p.L * t.p.Hkv * t.p.D);
         check_crc(&g, "v", t.v, (size_t)t.p.B * t.p.L * t.p.Hkv * t.p.D);
     }
+    if (kind->prepare) kind->prepare(&g, &t);
     const char *const isas[] = { "avx512bf16", "avx512", "avx2", "scalar" };
-    const unsigned before = n_failed;
     for (unsigned i = 0; i < 4; i++) {
         const ca_kern *kern = NULL;
         if (ca_kern_choose(isas[i], &kern) != CA_OK) continue;
-        if (i == 3 && t.p.L > 2048 && t.k) continue; /* the scalar set takes minutes on the large cases */
-        (fp ? flashprefill_case : unions_case)(&g, kern, &t);
+        if (i == 3 && t.p.Lq * t.p.L > 1U << 20 && t.k) continue; /* the scalar set takes minutes on the large cases */
+        kind->run(&g, kern, &t);
     }
     printf("%-12s %s\n", name, n_failed == before ? "ok" : "FAILED");
-    free(t.q), free(t.k), free(t.v);
+    free(t.q), free(t.k), free(t.v), free(t.exact);
     json_decref(g.json);
     zip_discard(g.zip);
 }
@@ -494,7 +1045,7 @@ static bool run_folder(const char *folder)
     for (const struct dirent *e = readdir(dir); e && n < 256; e = readdir(dir)) {
         const size_t len = strlen(e->d_name);
         if (len < 6 || len > 60 || strcmp(e->d_name + len - 5, ".json") != 0) continue;
-        if (strncmp(e->d_name, "fp", 2) != 0 && strncmp(e->d_name, "conv", 4) != 0) {
+        if (!kind_of(e->d_name)) {
             other++;
             continue;
         }
@@ -504,7 +1055,7 @@ static bool run_folder(const char *folder)
     closedir(dir);
     qsort(names, n, sizeof names[0], by_name);
     for (size_t i = 0; i < n; i++) run_case(folder, names[i]);
-    printf("%zu cases, %u checks, %u failed; %u cases of selectors that this build does not have\n", n, n_checks, n_failed, other);
+    printf("%zu cases, %u checks, %u failed; %u cases of kinds that this test does not know\n", n, n_checks, n_failed, other);
     return n > 0;
 }
 

@@ -1,5 +1,6 @@
 /* Tables in their three forms, and pictures checked by what they show. */
 #include "report/chart.h"
+#include "report/lines.h"
 #include "report/maskpic.h"
 #include "report/table.h"
 
@@ -176,13 +177,88 @@ static void all_zero_values_draw(void **state)
     assert_null(chart_write_png(&chart, "/dev/null"));
 }
 
-/* Four K blocks, the last two are the chunk; two heads share the row. */
-static void mask_picture_shows_the_bits(void **state)
+/* Columns and lines [x0, x1) x [y0, y1) that show the color. */
+struct box {
+    int x0, x1, y0, y1;
+};
+
+static struct box bounds(cairo_surface_t *surface, unsigned rgb, int under)
+{
+    struct box box = { 1 << 20, 0, 1 << 20, 0 };
+    for (int y = under; y < cairo_image_surface_get_height(surface); y++) {
+        for (int x = 0; x < cairo_image_surface_get_width(surface); x++) {
+            if (pixel(surface, x, y) != rgb) continue;
+            box.x0 = x < box.x0 ? x : box.x0;
+            box.x1 = x + 1 > box.x1 ? x + 1 : box.x1;
+            box.y0 = y < box.y0 ? y : box.y0;
+            box.y1 = y + 1 > box.y1 ? y + 1 : box.y1;
+        }
+    }
+    return box;
+}
+
+/* The axes go from 0 to 1 and from 0.5 to 1 over 840 x 390 pixels; a point is a square of 8 pixels. */
+static void lines_pass_their_points(void **state)
 {
     (void)state;
-    static const uint64_t mask[] = { 0x4, 0xc }, q_union[] = { 0xc, 0xd }, g_union[] = { 0xd };
-    static const uint32_t pages[] = { 10, 12, 13 };
-    const struct maskpic pic = {
+    enum { LEFT = 90, WIDTH = 840, BOTTOM = 540, HEIGHT = 390, UNDER_LEGEND = 110 };
+    static const double x[] = { 0, 0.5, 1 }, low[] = { 0.5, 0.6, 0.7 }, high[] = { 0.75, NAN, 1 };
+    const struct lines_series series[] = { { "low", x, low, 3, false }, { "high", x, high, 3, false } };
+    const struct lines lines = {
+        .title = "t", .subtitle = "s", .x_axis = "x", .y_axis = "y", .series = series, .n_series = 2, .mark = NAN
+    };
+    char path[] = "/tmp/test_lines_XXXXXX";
+    close(mkstemp(path));
+    assert_null(lines_write_png(&lines, path));
+    cairo_surface_t *surface = load_picture(path);
+    remove(path);
+    const struct box a = bounds(surface, second_series, UNDER_LEGEND), b = bounds(surface, past, UNDER_LEGEND);
+    assert_in_range(a.x0, LEFT - 6, LEFT - 2);
+    assert_in_range(a.x1, LEFT + WIDTH + 2, LEFT + WIDTH + 6);
+    assert_in_range(a.y1, BOTTOM + 2, BOTTOM + 6);
+    assert_in_range(a.y0, BOTTOM - HEIGHT * 2 / 5 - 6, BOTTOM - HEIGHT * 2 / 5 - 2); /* 0.7 lies at 2/5 */
+    assert_in_range(b.y0, BOTTOM - HEIGHT - 6, BOTTOM - HEIGHT - 2);
+    assert_in_range(b.y1, BOTTOM - HEIGHT / 2 + 2, BOTTOM - HEIGHT / 2 + 6);
+    /* The line leaves the missing point out: it passes the middle of its ends. */
+    const int middle = BOTTOM - HEIGHT * 3 / 4;
+    int hits = 0;
+    for (int y = middle - 2; y <= middle + 2; y++) hits += pixel(surface, LEFT + WIDTH / 2, y) == past;
+    assert_in_range(hits, 1, 3);
+    cairo_surface_destroy(surface);
+    assert_non_null(lines_write_png(&lines, "/dev/null/lines.png"));
+}
+
+static void a_mark_widens_the_axis(void **state)
+{
+    (void)state;
+    static const double x[] = { 0.2, 0.2 }, y[] = { 0.3, NAN };
+    const struct lines_series series[] = { { "one", x, y, 2, true }, { "none", x, y + 1, 1, false } };
+    struct lines lines = {
+        .title = "t", .x_axis = "x", .y_axis = "y", .series = series, .n_series = 2, .mark = 0.9, .mark_name = "m"
+    };
+    char path[] = "/tmp/test_mark_XXXXXX";
+    close(mkstemp(path));
+    assert_null(lines_write_png(&lines, path));
+    cairo_surface_t *surface = load_picture(path);
+    remove(path);
+    /* 0.3 to 0.9 in steps of 0.2: the axis is 0.2 to 1 and the point's middle lies at an eighth of its height. */
+    int y0 = 0;
+    for (int line = 500; line > 150 && !y0; line--)
+        if (pixel(surface, 508, line) == 0x1f2933 && pixel(surface, 512, line) == 0x1f2933) y0 = line;
+    assert_in_range(y0, 540 - 390 / 8, 540 - 390 / 8 + 6);
+    cairo_surface_destroy(surface);
+    lines.n_series = 0;
+    lines.mark = NAN;
+    assert_null(lines_write_png(&lines, "/dev/null")); /* nothing to show */
+}
+
+/* Four K blocks, the last two are the chunk; two heads share the rows. */
+static const uint64_t mask_bits[] = { 0x4, 0xc }, q_union_bits[] = { 0xc, 0xd }, g_union_bits[] = { 0xd };
+static const uint32_t all_blocks[] = { 0, 2, 3 }, all_pages[] = { 10, 12, 13 };
+
+static struct maskpic sample_mask(const struct maskpic_row *rows, size_t n_rows)
+{
+    return (struct maskpic){
         .title = "t",
         .subtitle = "s",
         .n_heads = 2,
@@ -190,17 +266,30 @@ static void mask_picture_shows_the_bits(void **state)
         .n_kblocks = 4,
         .words = 1,
         .first_qblock = 2,
-        .mask = mask,
-        .q_union = q_union,
-        .g_union = g_union,
-        .pages = pages,
-        .n_pages = 3,
+        .mask = mask_bits,
+        .q_union = q_union_bits,
+        .g_union = g_union_bits,
+        .rows = rows,
+        .n_rows = n_rows,
     };
+}
+
+static cairo_surface_t *draw_mask(const struct maskpic *pic)
+{
     char path[] = "/tmp/test_mask_XXXXXX";
     close(mkstemp(path));
-    assert_null(maskpic_write_png(&pic, path));
+    assert_null(maskpic_write_png(pic, path));
     cairo_surface_t *surface = load_picture(path);
     remove(path);
+    return surface;
+}
+
+static void mask_picture_shows_the_bits(void **state)
+{
+    (void)state;
+    static const struct maskpic_row row = { 0, 2, 2, 2, all_blocks, all_pages, 3 };
+    const struct maskpic pic = sample_mask(&row, 1);
+    cairo_surface_t *surface = draw_mask(&pic);
     /* A cell fills 23 x 23 pixels. Past: one in q_union, one in g_union; chunk: 1 + 2 in the mask, 2 + 2 and 2 in the unions. Then the
      * table row (page numbers and links take or add some pixels) and the legend. */
     const long cell = 23L * 23, page = 23L * 46, legend = 12L * 12;
@@ -208,6 +297,37 @@ static void mask_picture_shows_the_bits(void **state)
     assert_in_range(count(surface, own), 9 * cell + 2 * page * 7 / 10 + legend, 9 * cell + 2 * page + 600);
     cairo_surface_destroy(surface);
     assert_non_null(maskpic_write_png(&pic, "/dev/null/mask.png"));
+}
+
+/* Two rows: head 0 reads blocks 2 and 3, head 1 reads 0 and 2. */
+static void mask_picture_shows_every_row(void **state)
+{
+    (void)state;
+    static const struct maskpic_row rows[] = {
+        { 0, 1, 2, 2, all_blocks + 1, all_pages + 1, 2 },
+        { 1, 1, 2, 1, all_blocks, all_pages, 2 },
+    };
+    const struct maskpic pic = sample_mask(rows, 2);
+    cairo_surface_t *surface = draw_mask(&pic);
+    const long cell = 23L * 23, strip = 23L * 15, legend = 14L * 14;
+    assert_in_range(count(surface, past), 2 * cell + strip + legend / 2, 2 * cell + strip + legend);
+    assert_in_range(count(surface, own), 9 * cell + 3 * strip + legend / 2, 9 * cell + 3 * strip + legend);
+    cairo_surface_destroy(surface);
+}
+
+/* The best score of a row is the darkest color, also when all are below 0. */
+static void heat_map_shows_the_scores(void **state)
+{
+    (void)state;
+    static const float scores[] = { 0.0F, 0.5F, 0.5F, 9.0F, -3.0F, -2.0F, -1.0F, -3.0F }; /* 9 lies in the future */
+    static const struct maskpic_row row = { 0, 2, 2, 2, all_blocks, all_pages, 3 };
+    struct maskpic pic = sample_mask(&row, 1);
+    pic.scores = scores;
+    cairo_surface_t *surface = draw_mask(&pic);
+    const long cell = 23L * 23, legend = 3L * 12;
+    assert_in_range(count(surface, 0x5f0000), 3 * cell + 1, 3 * cell + legend); /* two of the first row, one of the second */
+    assert_in_range(count(surface, 0xfff7ec), 3 * cell + 1, 3 * cell + legend);
+    cairo_surface_destroy(surface);
 }
 
 int main(void)
@@ -219,7 +339,11 @@ int main(void)
         cmocka_unit_test(table_grows),
         cmocka_unit_test(bars_are_as_high_as_their_values),
         cmocka_unit_test(all_zero_values_draw),
+        cmocka_unit_test(lines_pass_their_points),
+        cmocka_unit_test(a_mark_widens_the_axis),
         cmocka_unit_test(mask_picture_shows_the_bits),
+        cmocka_unit_test(mask_picture_shows_every_row),
+        cmocka_unit_test(heat_map_shows_the_scores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

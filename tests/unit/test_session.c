@@ -180,7 +180,7 @@ static void test_full_tables_equal_dense(void **state)
             ca_session_stats stats = run_stats(f, models[m], &opt, &dense);
             assert_true(stats.kept_fraction == 1.0);
             const double gflop = stats.gflop;
-            for (int executor = CA_EXEC_BLOCK_SPARSE; executor <= CA_EXEC_COMPACT; executor++) {
+            for (int executor = CA_EXEC_BLOCK_SPARSE; executor <= CA_EXEC_AUTO; executor++) {
                 opt = options((ca_executor)executor, chunk);
                 opt.select.flashprefill.alpha = 0.0F;
                 for (opt.dense_tail = 0; opt.dense_tail < 80; opt.dense_tail += 33) {
@@ -409,15 +409,24 @@ static void test_too_large(void **state)
 }
 
 typedef struct traced {
-    uint32_t calls, layers_seen;
+    uint32_t calls, masks, layers_seen;
+    uint32_t past; /* of the last call */
 } traced;
 
 static void look(void *user, const ca_trace *trace)
 {
     traced *t = user;
     t->calls++;
-    t->layers_seen |= 1U << trace->layer;
-    assert_true(trace->table->n_rows > 0 && trace->mask->n_qblocks > 0);
+    t->layers_seen |= 1U << trace->chunk.layer;
+    assert_true(trace->table->n_rows > 0);
+    assert_int_equal(ca_cache_len(trace->cache, trace->chunk.seq, trace->chunk.layer), trace->chunk.pos + trace->chunk.n_tokens);
+    assert_true(trace->q.q && trace->q.stride >= 4 * 16 && trace->scale == 0.25F);
+    assert_true(trace->chunk.pos >= t->past);
+    t->past = trace->chunk.pos;
+    assert_true((trace->mask == NULL) == (trace->scores == NULL));
+    if (trace->mask == NULL) return;
+    t->masks++;
+    assert_true(trace->mask->n_qblocks > 0);
     assert_int_equal(trace->mask->n_heads, 4);
     for (size_t r = 0; r < (size_t)trace->mask->n_heads * trace->mask->n_qblocks; r++) {
         double sum = 0.0;
@@ -434,14 +443,16 @@ static void test_trace(void **state)
     ca_session_opt opt = options(CA_EXEC_COMPACT, 64);
     ca_session *session = create(f->best, &opt);
     assert_int_equal(ca_session_prefill(session, f->tokens, N, &p), CA_OK);
-    assert_int_equal(t.calls, 2 * 4); /* layers * chunks, the first chunk has no past */
+    assert_int_equal(t.calls, 2 * 5); /* layers * chunks */
+    assert_int_equal(t.masks, 2 * 4); /* the first chunk has no past to select from */
     assert_int_equal(t.layers_seen, 3);
     ca_session_destroy(session);
     t = (traced){ 0 };
     opt = options(CA_EXEC_DENSE, 64);
     session = create(f->best, &opt);
     assert_int_equal(ca_session_prefill(session, f->tokens, N, &p), CA_OK);
-    assert_int_equal(t.calls, 0);
+    assert_int_equal(t.calls, 2 * 5);
+    assert_int_equal(t.masks, 0);
     ca_session_destroy(session);
 }
 

@@ -8,6 +8,7 @@
 #include "report/table.h"
 #include "tune.h"
 
+#include <errno.h>
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
@@ -54,17 +55,29 @@ struct bench {
     json_t *rows;
 };
 
+/* A number after a word: moves *at behind both. */
+static bool read_part(const char **at, const char *word, uint32_t *out)
+{
+    const size_t length = strlen(word);
+    if (strncmp(*at, word, length) != 0 || (*at)[length] < '0' || (*at)[length] > '9') return false;
+    char *end;
+    errno = 0;
+    const unsigned long value = strtoul(*at + length, &end, 10);
+    *at = end;
+    *out = (uint32_t)value;
+    return errno == 0 && value <= 1U << 24;
+}
+
 /* "q1024,kv32768,h32:8,d128" and optionally ",p64". */
 static int parse_shape(const char *text, struct shape *out)
 {
-    int used = 0;
+    const char *at = text;
     *out = (struct shape){ 0 };
     snprintf(out->text, sizeof out->text, "%s", text);
-    if (sscanf(text, "q%u,kv%u,h%u:%u,d%u%n", &out->q, &out->kv, &out->n_heads, &out->n_kv_heads, &out->dim, &used) != 5)
+    if (!read_part(&at, "q", &out->q) || !read_part(&at, ",kv", &out->kv) || !read_part(&at, ",h", &out->n_heads) ||
+        !read_part(&at, ":", &out->n_kv_heads) || !read_part(&at, ",d", &out->dim))
         return usage_error("--shape %s: expected q1024,kv32768,h32:8,d128 (,p64 for pages of 64)", text);
-    text += used;
-    if (*text && (sscanf(text, ",p%u%n", &out->page, &used) != 1 || text[used]))
-        return usage_error("--shape %s: unexpected %s", out->text, text);
+    if (*at && (!read_part(&at, ",p", &out->page) || *at)) return usage_error("--shape %s: unexpected %s", text, at);
     if (out->q == 0 || out->q > out->kv || out->n_kv_heads == 0 || out->n_heads % out->n_kv_heads != 0)
         return usage_error("--shape %s: q is at most kv, and the heads are a multiple of the KV heads", out->text);
     return EXIT_DONE;

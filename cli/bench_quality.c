@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_SWEEPS = 24, MAX_ROWS = 160, N_DEPTHS = 3, ANSWER_TOKENS = 12, NAME = 96 };
 
@@ -198,10 +199,9 @@ static int draw(const struct quality *quality)
         y[i] = r->mean_nll - dense;
         const bool joins = n > 0 && strcmp(series[n - 1].name, r->method.name) == 0;
         if (joins) series[n - 1].n++;
-        if (!joins && n < MAX_SWEEPS)
-            series[n++] = (struct lines_series){
-                .name = r->method.name, .x = x + i, .y = y + i, .n = 1, .bound = r->method.selector == CA_SELECT_NONE
-            };
+        if (joins || n == MAX_SWEEPS) continue;
+        series[n] = (struct lines_series){ .name = r->method.name, .x = x + i, .y = y + i, .n = 1 };
+        series[n++].bound = r->method.selector == CA_SELECT_NONE;
     }
     snprintf(subtitle, sizeof subtitle, "%s, %zu tokens, those from %zu on scored, %d threads, kernels %s",
              quality->engine.info.name, quality->n_ids, quality->from, quality->engine.n_threads,
@@ -286,6 +286,7 @@ static int run_rows(struct quality *quality)
         if (code != EXIT_DONE) break;
         quality->n_done++;
         code = write_tables(quality);
+        if (!quality->options->progress && !isatty(STDERR_FILENO)) continue;
         const double spent = (clock_ms() - start) / 1e3;
         note("%zu of %zu settings, about %.0f s left: %s %s reads %.0f %%, NLL %.4f", quality->n_done, quality->n_rows,
              spent / (double)quality->n_done * (double)(quality->n_rows - quality->n_done), row->method.name, row->setting,

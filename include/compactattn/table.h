@@ -64,7 +64,8 @@ typedef struct ca_table_opt {
 } ca_table_opt;
 
 /* What a row costs, in any unit of time: jobs * (job + pages * (page_byte * bytes of a page)) + flop * floating-point operations.
- * A job is up to 96 query vectors that read the list together. Only the ratios matter; `compactattn doctor --tune` measures them. */
+ * A job is up to 96 query vectors that read the list together; (n - 1) / 2 of the row's own n Q blocks count as not reached. Only the
+ * ratios matter; `compactattn doctor --tune` measures them. */
 typedef struct ca_cost {
     double flop, page_byte, job;
 } ca_cost;
@@ -115,12 +116,12 @@ CA_API ca_status ca_table_add_block_sparse(const ca_cache *cache, const ca_mask 
 CA_API ca_status ca_table_add_compact(const ca_cache *cache, const ca_mask *mask, const ca_table_opt *opt, ca_table *table);
 
 /* QUOKA: one row per KV head for tokens [first, first+n) of the chunk, which the lists were chosen for: gathered tokens of the past,
- * then every page from the one that holds token `first` on (spec/attention.md 3). pages: as ca_cache_gather gave them, per KV head at pages + kv_head * stride,
- * n_pages[kv_head] of them. */
+ * then every page from the one that holds token `first` on (spec/attention.md 3). pages: as ca_cache_gather gave them, per KV head at
+ * pages + kv_head * stride, n_pages[kv_head] of them. */
 CA_API ca_status ca_table_add_gathered(const ca_cache *cache, uint32_t first, uint32_t n, const uint32_t *pages, size_t stride,
                                        const uint32_t *n_pages, ca_table *table);
 
-/* auto: per KV head the row shape of the lattice {heads that divide the group} x {1, 2, 4, .. Q blocks} with the least modeled cost
+/* auto: per KV head the row shape of the lattice {heads that divide the group} x {all, half, .. 1 Q blocks} with the least modeled cost
  * per worth, or dense when that costs at most 5 % more. Every shape reads the mask's blocks and the chunk's own; a coarser one reads a
  * superset of a finer one's keys. shapes, when not NULL, receives one per KV head. Deterministic. */
 typedef struct ca_row_shape {

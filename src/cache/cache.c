@@ -430,7 +430,7 @@ ca_status ca_cache_gather(ca_cache *cache, uint32_t seq, uint32_t layer, uint32_
     if (kv_head >= cache->opt.n_kv_heads) return ca_fail(CA_E_ARG, "cache: KV head %u of %u", kv_head, cache->opt.n_kv_heads);
     if (n > 0 && tokens[0] < ca_cache_start(cache, seq, layer))
         return ca_fail(CA_E_ARG, "cache: token %u to gather was forgotten", tokens[0]);
-    if (n > (uint64_t)cache->n_gather * bs)
+    if (n > cache->opt.gather_tokens)
         return ca_fail(CA_E_FULL, "cache: %u tokens to gather, the cache was created for %u", n, cache->opt.gather_tokens);
     for (uint32_t i = 0; i < n; i++)
         if (tokens[i] >= len || (i > 0 && tokens[i] <= tokens[i - 1]))

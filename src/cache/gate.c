@@ -221,7 +221,7 @@ void ca_gate_reopen(const ca_cache *cache, uint32_t seq, uint32_t layer, uint32_
     const ca_gate *gate = cache->opt.gate;
     const uint32_t bs = cache->opt.page_tokens, dim = cache->opt.head_dim, half = gate->opt.rotary / 2;
     const uint32_t block = len / bs;
-    float cos_sin[CA_GATE_MAX_HIDDEN], feature[3 * 256], key[256];
+    float cos_sin[CA_GATE_MAX_HIDDEN], feature[3 * 256], key[256] = { 0 };
     ca_gate_cos_sin(gate, block * bs, cos_sin);
     for (uint32_t h = 0; h < cache->opt.n_kv_heads; h++) {
         const ca_head *head = ca_cache_head(cache, seq, layer, h);

@@ -268,13 +268,19 @@ static double row_cost(const ca_cache *cache, const ca_cost *cost, double vector
            cost->flop * 4.0 * vectors * n_pages * cache->opt.page_tokens * cache->opt.head_dim;
 }
 
+/* Pages that a row of n Q blocks lists and its mean query does not reach: of its own n, half. */
+static double in_vain(uint32_t n)
+{
+    return (n - 1) / 2.0;
+}
+
 /* Cost of the mask's tokens of heads [head, +group) as rows of one shape; 0 heads: dense. */
 static double shape_cost(const ca_cache *cache, const ca_mask *mask, const ca_chunk *c, const ca_cost *cost, uint32_t head,
                          uint32_t group, ca_row_shape shape)
 {
     uint64_t bits[MAX_WORDS];
     const uint32_t bs = cache->opt.page_tokens, end = mask->first_token + mask->n_tokens;
-    if (shape.heads == 0) return row_cost(cache, cost, (double)group * mask->n_tokens, mask->n_kblocks);
+    if (shape.heads == 0) return row_cost(cache, cost, (double)group * mask->n_tokens, mask->n_kblocks - in_vain(mask->n_qblocks));
     double sum = 0.0;
     for (uint32_t h = head; h < head + group; h += shape.heads)
         for (uint32_t i = 0; i < mask->n_qblocks; i += shape.qblocks) {
@@ -283,7 +289,7 @@ static double shape_cost(const ca_cache *cache, const ca_mask *mask, const ca_ch
             uint32_t pages = 0;
             row_blocks(mask, h, shape.heads, i, n, true, c->pos / bs, bits);
             for (uint32_t w = 0; w < mask->words; w++) pages += (uint32_t)__builtin_popcountll(bits[w]);
-            sum += row_cost(cache, cost, (double)shape.heads * (to - from), pages);
+            sum += row_cost(cache, cost, (double)shape.heads * (to - from), pages - in_vain(n));
         }
     return sum;
 }

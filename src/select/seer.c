@@ -47,7 +47,7 @@ static size_t scratch_floats(const ca_gate *gate, uint32_t n_qblocks, uint32_t n
     return ca_align_up(n_qblocks * (feature_width(gate) + gate->opt.hidden + ca_align_up(n_kblocks, 16)), 16);
 }
 
-static scratch cut_scratch(const ca_gate *gate, uint32_t n_qblocks, float *mem)
+static scratch cut_scratch(const ca_gate *gate, uint32_t n_qblocks, void *mem)
 {
     scratch s = { .feature = mem };
     s.q = s.feature + n_qblocks * feature_width(gate);

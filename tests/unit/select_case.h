@@ -36,20 +36,20 @@ static inline attn_data select_data(const select_case *c, const ca_kern *kern, c
 {
     attn_data d = attn_data_create(c->shape, kern, ca_select_summaries(opt), 0, 0.7F);
     const attn_shape *s = &c->shape;
-    ca_cache_opt cache_opt = { .n_layers = 1,
-                               .n_kv_heads = s->hkv,
-                               .head_dim = s->dim,
-                               .page_tokens = s->page,
-                               .max_seqs = 1,
-                               .capacity_tokens = s->kv_len,
-                               .summaries = ca_select_summaries(opt),
-                               .gather_tokens = ca_select_gather_tokens(opt, s->kv_len),
-                               .kern = kern };
+    const ca_cache_opt kept = { .n_layers = 1,
+                                .n_kv_heads = s->hkv,
+                                .head_dim = s->dim,
+                                .page_tokens = s->page,
+                                .max_seqs = 1,
+                                .capacity_tokens = s->kv_len,
+                                .summaries = ca_select_summaries(opt),
+                                .gather_tokens = ca_select_gather_tokens(opt, s->kv_len),
+                                .kern = kern };
     d.chunk.pos = s->kv_len - c->after - s->q_len;
     lean(d.k, s->kv_len, s->hkv, s->dim, 0, s->page, 100);
     lean(d.q, s->q_len, s->hq, s->dim, d.chunk.pos, s->page, 900000);
     ca_cache_destroy(d.cache);
-    must(ca_cache_create(&cache_opt, &d.cache), "cache");
+    must(ca_cache_create(&kept, &d.cache), "cache");
     must(ca_cache_append(d.cache, 0, 0, &(ca_kv){ .k = d.k, .v = d.v, .stride = d.kv_stride }, s->kv_len), "append");
     free(d.ws.base);
     d.ws.size = ca_table_ws_bytes(d.cache, s->hq, s->q_len, s->kv_len) +

@@ -72,9 +72,11 @@ static double price(const attn_data *d, const ca_table *t, uint32_t kv, const ca
     for (uint32_t r = 0; r < t->n_rows; r++) {
         const ca_row *row = &t->rows[r];
         const double vectors = (double)row->n_heads * row->n_tokens, jobs = ceil(vectors / 96.0);
+        const uint32_t n = (row->pos + row->n_tokens - 1) / d->shape.page - row->pos / d->shape.page + 1; /* Q blocks */
+        const double pages = row->n_pages - (n - 1) / 2.0;
         if (row->kv_head != kv) continue;
-        sum += jobs * (cost->job + row->n_pages * page_bytes * cost->page_byte) +
-               cost->flop * 4.0 * vectors * row->n_pages * d->shape.page * d->shape.dim;
+        sum += jobs * (cost->job + pages * page_bytes * cost->page_byte) +
+               cost->flop * 4.0 * vectors * pages * d->shape.page * d->shape.dim;
     }
     return sum;
 }

@@ -215,7 +215,7 @@ static void reference_row(const world *w, const ca_mask *m, uint32_t h, uint32_t
     const uint32_t group = s->hq / s->hkv, diag = m->first_qblock + i, pos = w->chunk.pos;
     const uint32_t from = ca_max_u32(m->first_token, diag * s->page);
     const uint32_t to = ca_min_u32(m->first_token + m->n_tokens, (diag + 1) * s->page);
-    double in[3 * 256 * 4], q[256], k[256], top = -INFINITY, sum = 0.0;
+    double in[3 * 256 * 4] = { 0 }, q[256], k[256], top = -INFINITY, sum = 0.0;
     const uint32_t first = c->layout == CA_GATE_GROUP ? h / group * group : h, heads = c->layout == CA_GATE_GROUP ? group : 1;
     for (uint32_t g = 0, n = 0; g < heads; g++)
         n += feature(w->q_raw + (size_t)(first + g) * s->dim, w->q_stride, from - pos, to - pos, s->dim, c->q_pool, in + n);

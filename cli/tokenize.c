@@ -156,11 +156,14 @@ const struct command command_tokenize = {
     .name = "tokenize",
     .summary = "Turn text into token ids, or back",
     .synopsis = "-m MODEL [-f FILE | -p TEXT] [OPTIONS]",
-    .details = "Prints the ids as a JSON array. BOS comes first only when the model's file asks for it.\n\n"
-               "Examples:\n"
-               "  compactattn tokenize -m model.gguf -p \"Hello, world!\"\n"
-               "  compactattn tokenize -m model.gguf -p \"[19556, 28, 905, 17]\" --decode\n"
-               "  compactattn tokenize -m model.gguf --jsonl < strings.jsonl > ids.jsonl",
+    .details =
+        "MODEL is a GGUF file, a Hugging Face folder or a tokenizer.json. Prints the ids as a JSON array. BOS comes first only\n"
+        "when the model's file asks for it.\n\n"
+        "Examples:\n"
+        "  compactattn tokenize -m model.gguf -p \"Hello, world!\"\n"
+        "  compactattn tokenize -m folder/tokenizer.json -p \"<|im_end|>\" --parse-special\n"
+        "  compactattn tokenize -m model.gguf -p \"[19556, 28, 905, 17]\" --decode\n"
+        "  compactattn tokenize -m model.gguf --jsonl < strings.jsonl > ids.jsonl",
     .bit = CMD_TOKENIZE,
     .run = run,
 };

@@ -15,7 +15,8 @@ enum {
     CA_TOK_ADD_BOS = 1 << 1        /* put BOS first when the model's file asks for one */
 };
 
-/* Reads the tokenizer of a GGUF file. The caller owns *out. */
+/* Reads the tokenizer of a GGUF file, of a Hugging Face folder (tokenizer.json and the files beside it), or a tokenizer.json alone.
+ * The caller owns *out. */
 CA_API ca_status ca_tokenizer_open(const char *path, ca_tokenizer **out);
 CA_API void ca_tokenizer_close(ca_tokenizer *tok);
 
@@ -23,10 +24,12 @@ CA_API void ca_tokenizer_close(ca_tokenizer *tok);
  * malloc'ed with *n_ids entries; the caller frees it with ca_free. Linear time up to a logarithm on any input. Thread-safe. */
 CA_API ca_status ca_tokenize(const ca_tokenizer *tok, const char *text, size_t n, unsigned flags, uint32_t **ids, size_t *n_ids);
 
-/* Streaming decoder: bytes of a UTF-8 character that is not complete yet are held back. */
+/* Streaming decoder: bytes of a UTF-8 character that is not complete yet are held back. Starts as zeros. Where the tokenizer puts a
+ * space in front of all text, it is taken off again; set started when the tokens continue a text. */
 typedef struct ca_detokenizer {
     char held[4];
     unsigned n_held;
+    bool started;
 } ca_detokenizer;
 
 /* Appends the text of one token to the decoder and writes what is complete to buf (a terminated string). *len receives the bytes
@@ -54,6 +57,13 @@ typedef struct ca_message {
  * is not). *text is malloc'ed, free with ca_free. add_generation_prompt opens the assistant's turn. */
 CA_API ca_status ca_chat_render(const ca_tokenizer *tok, const ca_message *messages, size_t n_messages, bool add_generation_prompt,
                                 char **text, size_t *len);
+
+typedef enum ca_thinking { CA_THINKING_DEFAULT, CA_THINKING_ON, CA_THINKING_OFF } ca_thinking;
+
+/* The same with the template of a name (qwen2.5, chatml, qwen3, llama-3, llama-3.1, gemma-2, gemma-3; CA_E_ARG for another), whatever
+ * the file has; NULL: the file's. thinking is CA_E_ARG for a template without it, unless it is left at the default. */
+CA_API ca_status ca_chat_render_as(const ca_tokenizer *tok, const char *name, ca_thinking thinking, const ca_message *messages,
+                                   size_t n_messages, bool add_generation_prompt, char **text, size_t *len);
 
 /* Frees what this library returned as malloc'ed. */
 CA_API void ca_free(void *p);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/arith.h"
+#include "text/utf8.h"
 
 enum {
     SHORT_PIECE = 48, /* bytes up to which scanning for the lowest rank beats the heap */
@@ -43,13 +44,36 @@ void ca_bpe_close(ca_bpe *bpe)
     memset(bpe, 0, sizeof *bpe);
 }
 
-/* Symbols of a piece: one per byte that has a token; the others vanish and their neighbors become adjacent. */
-static size_t byte_symbols(const ca_tokenizer *tok, const char *text, size_t n, uint32_t *ids)
+/* Tokens of a character that has none itself: its bytes, or the unknown token, or nothing; their number. */
+static size_t without_token(const ca_tokenizer *tok, const char *text, size_t n, bool *unknown, uint32_t *ids)
+{
+    if (tok->chars && tok->fallback[0] >= 0) {
+        for (size_t i = 0; i < n; i++) ids[i] = (uint32_t)tok->fallback[(unsigned char)text[i]];
+        *unknown = false;
+        return n;
+    }
+    const bool fused = *unknown && tok->fuse_unknown;
+    *unknown = true;
+    if (tok->unknown < 0 || fused) return 0;
+    ids[0] = (uint32_t)tok->unknown;
+    return 1;
+}
+
+/* Symbols of a piece, at most one per byte. Where one vanishes its neighbors become adjacent. */
+static size_t symbols(const ca_tokenizer *tok, const char *text, size_t n, uint32_t *ids)
 {
     size_t count = 0;
-    for (size_t i = 0; i < n; i++) {
-        const int32_t id = tok->byte_id[(unsigned char)text[i]];
-        if (id >= 0) ids[count++] = (uint32_t)id;
+    bool unknown = false; /* the last one was */
+    for (size_t i = 0, step; i < n; i += step) {
+        ca_utf8_kind kind;
+        step = tok->chars ? ca_utf8_step(text + i, n - i, &kind) : 1;
+        const int64_t id = step == 1 ? tok->byte_id[(unsigned char)text[i]] : ca_vocab_piece(tok, text + i, step);
+        if (id >= 0) {
+            ids[count++] = (uint32_t)id;
+            unknown = false;
+        } else {
+            count += without_token(tok, text + i, step, &unknown, ids + count);
+        }
     }
     return count;
 }
@@ -58,7 +82,7 @@ static void merge_short(ca_bpe *bpe, const char *text, size_t n)
 {
     uint32_t *ids = bpe->ids + bpe->n_ids;
     const ca_merge *pair[SHORT_PIECE]; /* of symbols i and i + 1 */
-    size_t count = byte_symbols(bpe->tok, text, n, ids);
+    size_t count = symbols(bpe->tok, text, n, ids);
     for (size_t i = 0; i + 1 < count; i++) pair[i] = ca_vocab_merge(bpe->tok, ids[i], ids[i + 1]);
     for (;;) {
         size_t best = 0;
@@ -157,7 +181,7 @@ static ca_status merge_long(ca_bpe *bpe, const char *text, size_t n)
     CA_TRY(reserve_nodes(bpe, n));
     uint32_t *ids = bpe->ids + bpe->n_ids;
     ca_bpe_node *nodes = bpe->nodes;
-    const uint32_t count = (uint32_t)byte_symbols(bpe->tok, text, n, ids);
+    const uint32_t count = (uint32_t)symbols(bpe->tok, text, n, ids);
     if (count == 0) return CA_OK;
     for (uint32_t i = 0; i < count; i++)
         nodes[i] = (ca_bpe_node){ .id = ids[i], .prev = i ? i - 1 : no_node, .next = i + 1 < count ? i + 1 : no_node };
@@ -188,12 +212,12 @@ static ca_status merge_long(ca_bpe *bpe, const char *text, size_t n)
     return CA_OK;
 }
 
-/* True when the texts of the cached ids, one after the other, are the piece. */
+/* True when the pieces of the cached ids, one after the other, are this piece. */
 static bool cache_holds(const ca_bpe *bpe, size_t slot, const char *text, size_t n)
 {
     const uint32_t *ids = bpe->ids + bpe->cache[slot].first;
     for (uint32_t i = 0; i < bpe->cache[slot].n; i++) {
-        const ca_str *token = &bpe->tok->text[ids[i]];
+        const ca_str *token = &bpe->tok->piece[ids[i]];
         if (token->len > n || memcmp(token->data, text, token->len) != 0) return false;
         text += token->len;
         n -= token->len;
@@ -203,7 +227,7 @@ static bool cache_holds(const ca_bpe *bpe, size_t slot, const char *text, size_t
 
 static ca_status encode(ca_bpe *bpe, const char *text, size_t n)
 {
-    const int64_t whole = bpe->tok->pieces ? ca_vocab_piece(bpe->tok, text, n) : -1;
+    const int64_t whole = bpe->tok->ignore_merges ? ca_vocab_piece(bpe->tok, text, n) : -1;
     if (whole >= 0) {
         bpe->ids[bpe->n_ids++] = (uint32_t)whole;
         return CA_OK;
@@ -221,7 +245,7 @@ ca_status ca_bpe_piece(ca_bpe *bpe, const char *text, size_t n)
     const uint64_t hash = ca_text_hash(text, n);
     const size_t slot = (size_t)(hash >> 32) % CA_BPE_CACHE;
     const size_t first = bpe->n_ids;
-    if (bpe->cache[slot].hash == hash && cache_holds(bpe, slot, text, n)) {
+    if (bpe->cache[slot].hash == hash && bpe->cache[slot].n_bytes == n && cache_holds(bpe, slot, text, n)) {
         const uint32_t count = bpe->cache[slot].n;
         memcpy(bpe->ids + first, bpe->ids + bpe->cache[slot].first, count * sizeof *bpe->ids);
         bpe->n_ids += count;
@@ -231,5 +255,6 @@ ca_status ca_bpe_piece(ca_bpe *bpe, const char *text, size_t n)
     bpe->cache[slot].hash = hash;
     bpe->cache[slot].first = first;
     bpe->cache[slot].n = (uint32_t)(bpe->n_ids - first);
+    bpe->cache[slot].n_bytes = (uint32_t)n;
     return CA_OK;
 }

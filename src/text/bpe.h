@@ -1,4 +1,5 @@
-/* Byte-level BPE: one piece of text -> token ids, merging the pair of lowest rank (leftmost first) until none is left. */
+/* BPE: one piece of text -> token ids. Its symbols, bytes or characters, are merged: the pair of lowest rank first, leftmost among
+ * equals, until none is left. */
 #ifndef CA_TEXT_BPE_H
 #define CA_TEXT_BPE_H
 
@@ -20,7 +21,7 @@ typedef struct ca_bpe {
     struct {
         uint64_t hash;
         size_t first;
-        uint32_t n;
+        uint32_t n, n_bytes;
     } cache[CA_BPE_CACHE];
 } ca_bpe;
 

@@ -8,37 +8,76 @@
 #include "base/arith.h"
 #include "text/vocab.h"
 
+typedef enum chat_shape {
+    CHAT_PLAIN,   /* messages as they are */
+    CHAT_QWEN3,   /* thoughts of earlier answers are left out */
+    CHAT_GEMMA_2, /* turns of user and model in alternation, no system message */
+    CHAT_GEMMA_3  /* the same, and the system message goes before the first turn's text */
+} chat_shape;
+
 typedef struct chat_format {
     const char *name;
-    const char *needs[4];    /* the template's text, with \n read as a newline, holds all of these */
+    const char *needs[5];    /* the template's text, with \n read as a newline, holds all of these */
     const char *refuses[12]; /* and none of these */
     /* A message is open, role, middle, content, close. */
     const char *open, *middle, *close;
-    /* NULL: a system block is there when the messages start with one, or with the default that the template's text has.
-     * Else: there is always one, and this stands in front of its content. */
-    const char *system_intro;
-    bool bos;  /* starts with the BOS token's text */
-    bool trim; /* white space around each content is cut */
+    chat_shape shape;
+    bool system_always;         /* there is a system message even when none is given */
+    const char *system_intro;   /* stands in front of its content; NULL: nothing */
+    const char *system_default; /* its content when none is given; NULL: the one that the template's text has, or no message */
+    bool bos;                   /* starts with the BOS token's text */
+    bool trim;                  /* white space around each content is cut */
 } chat_format;
 
+#define CHATML_NEEDS "'<|im_start|>' + message", " + '<|im_end|>' + '\n'", "'<|im_start|>assistant\n'"
+#define CHATML_REFUSES                                                                                                             \
+    "<think>", "enable_thinking", "reasoning_content", "bos_token", "eos_token", "raise_exception", "strftime_now", "trim",        \
+        "strip", "split", "replace"
+#define QWEN25_SYSTEM "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+#define CHATML .open = "<|im_start|>", .middle = "\n", .close = "<|im_end|>\n"
+#define LLAMA3 .open = "<|start_header_id|>", .middle = "<|end_header_id|>\n\n", .close = "<|eot_id|>", .bos = true, .trim = true
+#define GEMMA .open = "<start_of_turn>", .middle = "\n", .close = "<end_of_turn>\n", .bos = true, .trim = true
+
 static const chat_format formats[] = {
-    { .name = "chatml",
-      .needs = { "'<|im_start|>' + message", " + '<|im_end|>' + '\n'", "'<|im_start|>assistant\n'" },
-      .refuses = { "<think>", "enable_thinking", "reasoning_content", "bos_token", "eos_token", "raise_exception", "strftime_now",
-                   "trim", "strip", "split", "replace" },
-      .open = "<|im_start|>",
-      .middle = "\n",
-      .close = "<|im_end|>\n" },
+    { .name = "qwen2.5",
+      .needs = { CHATML_NEEDS, "'<|im_start|>system\n" QWEN25_SYSTEM "<|im_end|>\n'" },
+      .refuses = { CHATML_REFUSES },
+      .system_default = QWEN25_SYSTEM,
+      CHATML },
+    { .name = "chatml", .needs = { CHATML_NEEDS }, .refuses = { CHATML_REFUSES }, CHATML },
+    { .name = "qwen3",
+      .needs = { "'<|im_start|>system\n' + messages[0].content + '<|im_end|>\n'", "loop.index0 > ns.last_query_index",
+                 "content.split('</think>')[-1].lstrip('\n')", "reasoning_content.strip('\n')",
+                 "enable_thinking is defined and enable_thinking is false" },
+      .refuses = { "bos_token", "eos_token", "raise_exception", "strftime_now", "trim", "replace",
+                   "'<|im_start|>assistant\n<think>" },
+      .shape = CHAT_QWEN3,
+      CHATML },
+    { .name = "llama-3",
+      .needs = { "'<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>'",
+                 "set content = bos_token + content", "{% if add_generation_prompt %}",
+                 "'<|start_header_id|>assistant<|end_header_id|>\n\n'" },
+      .refuses = { "strftime_now", "date_string", "tools", "raise_exception", "eos_token" },
+      LLAMA3 },
     { .name = "llama-3.1",
       .needs = { "'<|start_header_id|>' + message", "message['content'] | trim + '<|eot_id|>'",
                  "\"Cutting Knowledge Date: December 2023\n\"", "date_string = \"26 Jul 2024\"" },
       .refuses = { "strftime_now" },
-      .open = "<|start_header_id|>",
-      .middle = "<|end_header_id|>\n\n",
-      .close = "<|eot_id|>",
+      .system_always = true,
       .system_intro = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n",
-      .bos = true,
-      .trim = true },
+      LLAMA3 },
+    { .name = "gemma-2",
+      .needs = { "'<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n'", "System role not supported",
+                 "Conversation roles must alternate", "'<start_of_turn>model\n'", "bos_token" },
+      .refuses = { "first_user_prefix", "tools", "strftime_now", "eos_token" },
+      .shape = CHAT_GEMMA_2,
+      GEMMA },
+    { .name = "gemma-3",
+      .needs = { "'<start_of_turn>' + role + '\n' + (first_user_prefix if loop.first else \"\")", "message['content'] | trim",
+                 "first_user_prefix = messages[0]['content'] + '\n\n'", "'<start_of_turn>model\n'", "bos_token" },
+      .refuses = { "tools", "strftime_now", "eos_token" },
+      .shape = CHAT_GEMMA_3,
+      GEMMA },
 };
 enum { N_FORMATS = sizeof formats / sizeof formats[0] };
 
@@ -80,19 +119,35 @@ static bool fits(const chat_format *format, const char *text)
     return true;
 }
 
+/* Names of all formats, comma-separated. */
+static void list_names(char *out, size_t cap)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < N_FORMATS && at < cap; i++)
+        at += (size_t)snprintf(out + at, cap - at, "%s%s", i ? ", " : "", formats[i].name);
+}
+
 static ca_status unsupported(const char *what)
 {
-    char known[128] = "";
-    size_t at = 0;
-    for (size_t i = 0; i < N_FORMATS && at < sizeof known; i++)
-        at += (size_t)snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", formats[i].name);
-    return ca_fail(CA_E_UNSUPPORTED, "the model's file %s; known: %s; give the prompt as plain text instead", what, known);
+    char known[128];
+    list_names(known, sizeof known);
+    return ca_fail(CA_E_UNSUPPORTED, "the model %s; name one of %s, or give the prompt as plain text", what, known);
+}
+
+static ca_status by_name(const char *name, const chat_format **out)
+{
+    char known[128];
+    *out = NULL;
+    for (size_t i = 0; i < N_FORMATS; i++)
+        if (strcmp(formats[i].name, name) == 0) *out = &formats[i];
+    list_names(known, sizeof known);
+    return *out ? CA_OK : ca_fail(CA_E_ARG, "there is no chat template '%.32s'; known: %s", name, known);
 }
 
 static ca_status recognize(const ca_tokenizer *tok, const chat_format **out)
 {
     *out = NULL;
-    if (!tok->chat_template[0]) return unsupported("has no tokenizer.chat_template");
+    if (!tok->chat_template[0]) return unsupported("has no chat template");
     char *text;
     CA_TRY(plain_newlines(tok->chat_template, &text));
     for (size_t i = 0; i < N_FORMATS && !*out; i++)
@@ -142,23 +197,31 @@ static bool is_space(utf8proc_int32_t c)
     return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL || category == UTF8PROC_CATEGORY_ZP;
 }
 
-static void put_content(writer *w, const chat_format *format, const char *text)
+/* Text without white space around it. */
+static ca_str trimmed(ca_str text)
 {
-    const size_t n = strlen(text);
-    if (!format->trim) {
-        put(w, text, n);
-        return;
-    }
-    size_t from = n, to = n;
-    for (size_t i = 0, step; i < n; i += step) {
+    size_t from = text.len, to = text.len;
+    for (size_t i = 0, step; i < text.len; i += step) {
         utf8proc_int32_t c;
-        const utf8proc_ssize_t read = utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)(n - i), &c);
+        const utf8proc_ssize_t read = utf8proc_iterate((const utf8proc_uint8_t *)text.data + i, (utf8proc_ssize_t)(text.len - i),
+                                                       &c);
         step = read > 0 ? (size_t)read : 1;
         if (read > 0 && is_space(c)) continue;
-        if (from == n) from = i;
+        if (from == text.len) from = i;
         to = i + step;
     }
-    put(w, text + from, to - from);
+    return (ca_str){ text.data + from, to - from };
+}
+
+static ca_str str_of(const char *text)
+{
+    return (ca_str){ text, strlen(text) };
+}
+
+static void put_content(writer *w, const chat_format *format, const char *text)
+{
+    const ca_str content = format->trim ? trimmed(str_of(text)) : str_of(text);
+    put(w, content.data, content.len);
 }
 
 /* The system message that a template writes when the messages have none: [*from, *to) of the string literal that opens a system
@@ -185,9 +248,17 @@ static bool find_default_system(const chat_format *format, const char *template,
 
 static void put_open(writer *w, const chat_format *format, const char *role)
 {
+    const bool gemma = format->shape == CHAT_GEMMA_2 || format->shape == CHAT_GEMMA_3;
     put_str(w, format->open);
-    put_str(w, role);
+    put_str(w, gemma && strcmp(role, "assistant") == 0 ? "model" : role);
     put_str(w, format->middle);
+}
+
+static void put_message(writer *w, const chat_format *format, const ca_message *message)
+{
+    put_open(w, format, message->role);
+    put_content(w, format, message->content);
+    put_str(w, format->close);
 }
 
 static ca_status check_messages(const ca_message *messages, size_t n)
@@ -203,8 +274,150 @@ static ca_status check_messages(const ca_message *messages, size_t n)
     return CA_OK;
 }
 
-ca_status ca_chat_render(const ca_tokenizer *tok, const ca_message *messages, size_t n_messages, bool add_generation_prompt,
-                         char **text, size_t *len)
+/* ---- shapes ---- */
+
+/* The system message; the number of messages that it takes from the list. template: the file's, when the format was recognized. */
+static size_t put_system(writer *w, const chat_format *format, const char *template, const ca_message *messages)
+{
+    const bool given = strcmp(messages[0].role, "system") == 0;
+    const char *from = NULL, *to = NULL;
+    const bool own = !given && !format->system_default && !format->system_always && template &&
+                     find_default_system(format, template, &from, &to);
+    if (!given && !own && !format->system_default && !format->system_always) return 0;
+    put_open(w, format, "system");
+    if (format->system_intro) put_str(w, format->system_intro);
+    if (given)
+        put_content(w, format, messages[0].content);
+    else if (format->system_default)
+        put_str(w, format->system_default);
+    while (own && from < to) {
+        const bool escape = *from == '\\';
+        const char c = escape ? unescaped(from[1]) : *from;
+        put(w, &c, 1);
+        from += escape ? 2 : 1;
+    }
+    put_str(w, format->close);
+    return given;
+}
+
+static bool is_role(const ca_message *message, const char *role)
+{
+    return strcmp(message->role, role) == 0;
+}
+
+static ca_str without_newlines(ca_str text, bool left, bool right)
+{
+    while (left && text.len > 0 && text.data[0] == '\n') {
+        text.data++;
+        text.len--;
+    }
+    while (right && text.len > 0 && text.data[text.len - 1] == '\n') text.len--;
+    return text;
+}
+
+/* Where the last `what` in text starts; NULL: nowhere. */
+static const char *last_of(ca_str text, const char *what)
+{
+    const size_t n = strlen(what);
+    for (size_t i = text.len; i >= n; i--)
+        if (memcmp(text.data + i - n, what, n) == 0) return text.data + i - n;
+    return NULL;
+}
+
+/* A user's message that is no answer of a tool. */
+static bool is_query(const ca_message *message)
+{
+    static const char open[] = "<tool_response>", close[] = "</tool_response>";
+    const size_t n = strlen(message->content), n_open = sizeof open - 1, n_close = sizeof close - 1;
+    if (!is_role(message, "user")) return false;
+    return n < n_close || memcmp(message->content, open, n_open) != 0 ||
+           memcmp(message->content + n - n_close, close, n_close) != 0;
+}
+
+/* An answer, with its thoughts only when it stands after the last question. */
+static void put_answer(writer *w, const chat_format *format, const char *text, bool after, bool last)
+{
+    static const char begin[] = "<think>", end[] = "</think>";
+    ca_str content = str_of(text), thoughts = { "", 0 };
+    const char *first_end = strstr(text, end);
+    if (first_end) {
+        const char *last_end = last_of(content, end);
+        thoughts = (ca_str){ text, (size_t)(first_end - text) };
+        thoughts = without_newlines(thoughts, false, true);
+        const char *thought = last_of(thoughts, begin);
+        if (thought) {
+            thoughts.len -= (size_t)(thought - text) + sizeof begin - 1;
+            thoughts.data = thought + sizeof begin - 1;
+        }
+        thoughts = without_newlines(thoughts, true, false);
+        content = without_newlines(str_of(last_end + sizeof end - 1), true, false);
+    }
+    put_open(w, format, "assistant");
+    if (after && (last || thoughts.len > 0)) {
+        thoughts = without_newlines(thoughts, true, true);
+        content = without_newlines(content, true, false);
+        put_str(w, "<think>\n");
+        put(w, thoughts.data, thoughts.len);
+        put_str(w, "\n</think>\n\n");
+    }
+    put(w, content.data, content.len);
+    put_str(w, format->close);
+}
+
+static void put_qwen3(writer *w, const chat_format *format, const ca_message *messages, size_t n)
+{
+    size_t query = n - 1; /* the last question */
+    for (size_t i = n; i-- > 0;) {
+        if (!is_query(&messages[i])) continue;
+        query = i;
+        break;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (is_role(&messages[i], "assistant"))
+            put_answer(w, format, messages[i].content, i > query, i + 1 == n);
+        else
+            put_message(w, format, &messages[i]);
+    }
+}
+
+static ca_status put_gemma(writer *w, const chat_format *format, const ca_message *messages, size_t n)
+{
+    const bool system = is_role(&messages[0], "system");
+    if (system && format->shape == CHAT_GEMMA_2)
+        return ca_fail(CA_E_ARG, "chat template %s: a system message is not supported", format->name);
+    for (size_t i = system; i < n; i++) {
+        const size_t turn = i - system;
+        if (is_role(&messages[i], "user") != (turn % 2 == 0))
+            return ca_fail(CA_E_ARG, "chat template %s: message %zu has the role '%s', but user and assistant must alternate",
+                           format->name, i, messages[i].role);
+        put_open(w, format, messages[i].role);
+        if (system && turn == 0) {
+            put_str(w, messages[0].content);
+            put_str(w, "\n\n");
+        }
+        put_content(w, format, messages[i].content);
+        put_str(w, format->close);
+    }
+    return CA_OK;
+}
+
+static ca_status put_chat(writer *w, const ca_tokenizer *tok, const chat_format *format, const char *template,
+                          const ca_message *messages, size_t n)
+{
+    if (format->bos && tok->bos >= 0) put(w, tok->text[tok->bos].data, tok->text[tok->bos].len);
+    switch (format->shape) {
+    case CHAT_PLAIN:
+        for (size_t i = put_system(w, format, template, messages); i < n; i++) put_message(w, format, &messages[i]);
+        break;
+    case CHAT_QWEN3: put_qwen3(w, format, messages, n); break;
+    case CHAT_GEMMA_2:
+    case CHAT_GEMMA_3: return put_gemma(w, format, messages, n);
+    }
+    return CA_OK;
+}
+
+ca_status ca_chat_render_as(const ca_tokenizer *tok, const char *name, ca_thinking thinking, const ca_message *messages,
+                            size_t n_messages, bool add_generation_prompt, char **text, size_t *len)
 {
     if (!tok || !text || !len || (!messages && n_messages > 0))
         return ca_fail(CA_E_ARG, "ca_chat_render: tok, messages, text and len are needed");
@@ -212,36 +425,27 @@ ca_status ca_chat_render(const ca_tokenizer *tok, const ca_message *messages, si
     *len = 0;
     CA_TRY(check_messages(messages, n_messages));
     const chat_format *format;
-    CA_TRY(recognize(tok, &format));
+    CA_TRY(name ? by_name(name, &format) : recognize(tok, &format));
+    if (thinking != CA_THINKING_DEFAULT && format->shape != CHAT_QWEN3)
+        return ca_fail(CA_E_ARG, "chat template %s has no thinking to turn on or off", format->name);
 
     writer w = { .status = CA_OK };
-    if (format->bos && tok->bos >= 0) put(&w, tok->text[tok->bos].data, tok->text[tok->bos].len);
-    const bool given = strcmp(messages[0].role, "system") == 0;
-    const char *from = NULL, *to = NULL;
-    const bool own = !given && !format->system_intro && find_default_system(format, tok->chat_template, &from, &to);
-    if (given || format->system_intro || own) {
-        put_open(&w, format, "system");
-        if (format->system_intro) put_str(&w, format->system_intro);
-        if (given) put_content(&w, format, messages[0].content);
-        while (own && from < to) {
-            const bool escape = *from == '\\';
-            const char c = escape ? unescaped(from[1]) : *from;
-            put(&w, &c, 1);
-            from += escape ? 2 : 1;
-        }
-        put_str(&w, format->close);
-    }
-    for (size_t i = given; i < n_messages; i++) {
-        put_open(&w, format, messages[i].role);
-        put_content(&w, format, messages[i].content);
-        put_str(&w, format->close);
-    }
+    ca_status st = put_chat(&w, tok, format, name ? NULL : tok->chat_template, messages, n_messages);
     if (add_generation_prompt) put_open(&w, format, "assistant");
-    if (w.status != CA_OK) {
+    if (add_generation_prompt && thinking == CA_THINKING_OFF) put_str(&w, "<think>\n\n</think>\n\n");
+    if (st == CA_OK) st = w.status;
+    if (st == CA_OK && !w.text) put(&w, "", 0);
+    if (st != CA_OK || w.status != CA_OK) {
         free(w.text);
-        return w.status;
+        return st != CA_OK ? st : w.status;
     }
     *text = w.text;
     *len = w.len;
     return CA_OK;
+}
+
+ca_status ca_chat_render(const ca_tokenizer *tok, const ca_message *messages, size_t n_messages, bool add_generation_prompt,
+                         char **text, size_t *len)
+{
+    return ca_chat_render_as(tok, NULL, CA_THINKING_DEFAULT, messages, n_messages, add_generation_prompt, text, len);
 }

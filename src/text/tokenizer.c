@@ -2,11 +2,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/arith.h"
 #include "text/bpe.h"
-#include "text/nfc.h"
 #include "text/tokenizer_gguf.h"
+#include "text/tokenizer_hf.h"
 #include "text/utf8.h"
 
 /* Positions inside a piece are 32 bits wide. */
@@ -17,10 +18,15 @@ void ca_free(void *p)
     free(p);
 }
 
+/* A folder and a file whose name ends in .json are Hugging Face's, anything else is GGUF. */
 ca_status ca_tokenizer_open(const char *path, ca_tokenizer **out)
 {
     if (!path || !out) return ca_fail(CA_E_ARG, "ca_tokenizer_open: path and out must not be NULL");
     *out = NULL;
+    struct stat info;
+    const size_t n = strlen(path);
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) return ca_tokenizer_from_folder(path, out);
+    if (n >= 5 && strcmp(path + n - 5, ".json") == 0) return ca_tokenizer_from_json(path, out);
     ca_gguf *gguf;
     CA_TRY(ca_gguf_open(path, &gguf));
     const ca_status st = ca_tokenizer_from_gguf(gguf, out);
@@ -62,21 +68,42 @@ static ca_status repair(const char **text, size_t *n, char **owned)
     return CA_OK;
 }
 
-/* Text without special tokens in it. */
-static ca_status encode_plain(ca_bpe *bpe, ca_splitter *splitter, const char *text, size_t n)
+/* What one call works with. */
+typedef struct coder {
+    const ca_tokenizer *tok;
+    ca_bpe bpe;
+    ca_splitter splitter;
+    unsigned wanted; /* flags of the added tokens that are looked for */
+} coder;
+
+/* Where a piece may end: before a word mark that no merge can join to what is left of it. */
+static size_t word_end(const ca_tokenizer *tok, const char *text, size_t n)
 {
-    char *normal = NULL;
-    if (bpe->tok->pretok.spec->nfc && !ca_nfc_surely(text, n)) {
-        CA_TRY(ca_nfc(text, n, &normal, &n));
-        text = normal;
+    const ca_str mark = { CA_WORD_MARK, sizeof CA_WORD_MARK - 1 };
+    if (!tok->cuts) return n;
+    for (const char *at = text + 1; (at = memchr(at, mark.data[0], (size_t)(text + n - at))) != NULL; at++)
+        if ((size_t)(text + n - at) >= mark.len && memcmp(at, mark.data, mark.len) == 0 &&
+            !tok->no_cut_after[(unsigned char)at[-1]])
+            return (size_t)(at - text);
+    return n;
+}
+
+/* Text without added tokens in it, normalized. */
+static ca_status encode_words(coder *c, const char *text, size_t n, bool first)
+{
+    char *owned;
+    size_t from = 0, to = 0;
+    ca_status st = ca_normalize(&c->tok->prefix, first, &text, &n, &owned);
+    if (st == CA_OK && n > max_text)
+        st = ca_fail(CA_E_ARG, "tokenize: the text has %zu bytes when normalized, at most %zu can be read at once", n, max_text);
+    if (st == CA_OK) st = ca_splitter_start(&c->splitter, text, n);
+    while (st == CA_OK && (st = ca_splitter_next(&c->splitter, &from, &to)) == CA_OK && from < to) {
+        for (size_t end; st == CA_OK && from < to; from = end) {
+            end = from + word_end(c->tok, text + from, to - from);
+            st = ca_bpe_piece(&c->bpe, text + from, end - from);
+        }
     }
-    ca_status st = CA_OK;
-    for (size_t at = 0, end; at < n; at = end) {
-        CA_TRY_GOTO(ca_splitter_next(splitter, text, n, at, &end), done);
-        CA_TRY_GOTO(ca_bpe_piece(bpe, text + at, end - at), done);
-    }
-done:
-    free(normal);
+    free(owned);
     return st;
 }
 
@@ -87,23 +114,68 @@ static ca_status append(ca_bpe *bpe, uint32_t id)
     return CA_OK;
 }
 
-static ca_status encode(ca_bpe *bpe, ca_splitter *splitter, const char *text, size_t n, unsigned flags)
+/* Length of the white space (the Unicode property) at text[at], 0 when there is none. */
+static size_t space_at(const char *text, size_t n, size_t at)
 {
-    const ca_tokenizer *tok = bpe->tok;
-    const unsigned wanted = CA_TOKEN_ADDED | (flags & CA_TOK_PARSE_SPECIAL ? CA_TOKEN_SPECIAL : 0);
-    if ((flags & CA_TOK_ADD_BOS) && tok->add_bos) CA_TRY(append(bpe, (uint32_t)tok->bos));
-    size_t plain = 0;
-    for (size_t i = 0, step; i < n; i += step) {
-        uint32_t id;
-        const size_t found = ca_vocab_added_at(tok, text + i, n - i, &id);
-        step = found ? found : 1;
-        /* A special token that is to be read as text hides what is inside it, as in Hugging Face's tokenizers. */
-        if (!found || !(tok->flags[id] & wanted)) continue;
-        CA_TRY(encode_plain(bpe, splitter, text + plain, i - plain));
-        CA_TRY(append(bpe, id));
-        plain = i + found;
+    static const char *const wide[] = { "\xC2\x85",     "\xC2\xA0",     "\xE1\x9A\x80", "\xE2\x80\xA8",
+                                        "\xE2\x80\xA9", "\xE2\x80\xAF", "\xE2\x81\x9F", "\xE3\x80\x80" };
+    if (at >= n) return 0;
+    if (text[at] == ' ' || (text[at] >= '\t' && text[at] <= '\r')) return 1;
+    for (size_t i = 0; i < sizeof wide / sizeof wide[0]; i++) {
+        const size_t len = strlen(wide[i]);
+        if (n - at >= len && memcmp(text + at, wide[i], len) == 0) return len;
     }
-    return encode_plain(bpe, splitter, text + plain, n - plain);
+    const bool row = n - at >= 3 && memcmp(text + at, "\xE2\x80", 2) == 0; /* U+2000 to U+200A */
+    return row && (unsigned char)text[at + 2] <= 0x8a ? 3 : 0;
+}
+
+/* Where the white space that ends at `to` starts, at `from` at least. */
+static size_t strip_left(const char *text, size_t from, size_t to)
+{
+    for (size_t at = to; at > from;) {
+        do at--;
+        while (at > from && ((unsigned char)text[at] & 0xc0) == 0x80);
+        if (space_at(text, to, at) != to - at) break;
+        to = at;
+    }
+    return to;
+}
+
+static size_t strip_right(const char *text, size_t n, size_t from)
+{
+    for (size_t len; (len = space_at(text, n, from)) > 0;) from += len;
+    return from;
+}
+
+typedef ca_status (*encode_fn)(coder *c, const char *text, size_t n, bool first);
+
+/* Tokens of a set become ids, what is between them goes to plain. first: the text starts where all text does. */
+static ca_status encode_added(coder *c, const ca_added *set, const char *text, size_t n, bool first, encode_fn plain)
+{
+    size_t done = 0;
+    for (size_t i = 0, len; i < n && set->n > 0; i += len) {
+        uint32_t id;
+        const size_t found = ca_vocab_added_at(set, text + i, n - i, &id);
+        len = found ? found : 1;
+        /* A special token that is to be read as text hides what is inside it, as in Hugging Face's tokenizers. */
+        if (!found || !(c->tok->flags[id] & c->wanted)) continue;
+        const bool lstrip = c->tok->flags[id] & CA_TOKEN_LSTRIP, rstrip = c->tok->flags[id] & CA_TOKEN_RSTRIP;
+        const size_t from = lstrip && done < i ? strip_left(text, done, i) : i;
+        if (done < from) CA_TRY(plain(c, text + done, from - done, first && done == 0));
+        CA_TRY(append(&c->bpe, id));
+        done = rstrip ? strip_right(text, n, i + found) : i + found;
+    }
+    return done < n ? plain(c, text + done, n - done, first && done == 0) : CA_OK;
+}
+
+/* Text between the tokens that are found before normalizing. */
+static ca_status encode_text(coder *c, const char *text, size_t n, bool first)
+{
+    char *owned;
+    ca_status st = ca_normalize(&c->tok->normalizer, first, &text, &n, &owned);
+    if (st == CA_OK) st = encode_added(c, &c->tok->added[1], text, n, first, encode_words);
+    free(owned);
+    return st;
 }
 
 ca_status ca_tokenize(const ca_tokenizer *tok, const char *text, size_t n, unsigned flags, uint32_t **ids, size_t *n_ids)
@@ -114,27 +186,28 @@ ca_status ca_tokenize(const ca_tokenizer *tok, const char *text, size_t n, unsig
     *ids = NULL;
     *n_ids = 0;
     if (!text) text = "";
-    ca_splitter splitter = { 0 };
     char *owned = NULL;
     ca_status st = CA_OK;
-    ca_bpe *bpe = calloc(1, sizeof *bpe);
-    if (!bpe) return ca_fail(CA_E_MEMORY, "tokenize: no memory for %zu bytes of text", n);
-    bpe->tok = tok;
+    coder *c = calloc(1, sizeof *c);
+    if (!c) return ca_fail(CA_E_MEMORY, "tokenize: no memory for %zu bytes of text", n);
+    c->tok = c->bpe.tok = tok;
+    c->wanted = CA_TOKEN_ADDED | (flags & CA_TOK_PARSE_SPECIAL ? CA_TOKEN_SPECIAL : 0);
     CA_TRY_GOTO(repair(&text, &n, &owned), done);
     if (n > max_text) {
         st = ca_fail(CA_E_ARG, "tokenize: the text has %zu bytes, at most %zu can be read at once", n, max_text);
         goto done;
     }
-    CA_TRY_GOTO(ca_splitter_open(&tok->pretok, &splitter), done);
-    CA_TRY_GOTO(ca_bpe_reserve(bpe, 1), done);
-    CA_TRY_GOTO(encode(bpe, &splitter, text, n, flags), done);
-    *n_ids = bpe->n_ids;
-    *ids = bpe->ids;
-    bpe->ids = NULL;
+    CA_TRY_GOTO(ca_splitter_open(&tok->pretok, &c->splitter), done);
+    CA_TRY_GOTO(ca_bpe_reserve(&c->bpe, 1), done);
+    if ((flags & CA_TOK_ADD_BOS) && tok->add_bos) CA_TRY_GOTO(append(&c->bpe, (uint32_t)tok->bos), done);
+    CA_TRY_GOTO(encode_added(c, &tok->added[0], text, n, true, encode_text), done);
+    *n_ids = c->bpe.n_ids;
+    *ids = c->bpe.ids;
+    c->bpe.ids = NULL;
 done:
-    ca_splitter_close(&splitter);
-    ca_bpe_close(bpe);
-    free(bpe);
+    ca_splitter_close(&c->splitter);
+    ca_bpe_close(&c->bpe);
+    free(c);
     free(owned);
     return st;
 }
@@ -189,7 +262,9 @@ ca_status ca_detokenize(const ca_tokenizer *tok, ca_detokenizer *state, uint32_t
     const size_t n = hidden ? 0 : tok->text[id].len;
     ca_detokenizer next = *state;
     sink out = { buf, cap, 0 };
-    for (size_t i = 0; i < n; i++)
+    const bool strips = tok->strip_space && !next.started && n > 0 && tok->text[id].data[0] == ' ';
+    next.started = next.started || n > 0;
+    for (size_t i = strips; i < n; i++)
         if (!put_byte(&next, tok->text[id].data[i], &out)) return too_small(cap);
     buf[out.len] = '\0';
     *len = out.len;

@@ -1,30 +1,23 @@
 #include "text/vocab.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/arith.h"
-#include "text/tokenizer_gguf.h"
 #include "text/utf8.h"
-
-/* GGUF's tokenizer.ggml.token_type */
-enum { TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4, TYPE_LAST = 6 };
 
 /* An added token is searched for at every byte of a text, so its length bounds the work per byte. */
 enum { MAX_ADDED_BYTES = 512 };
+/* A token with a score is tried at every place where it can be cut in two. */
+enum { MAX_SCORED_BYTES = 512 };
 
 /* Control tokens of these names end a turn, whatever the file's EOS is. */
 static const char *const end_names[] = { "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<end_of_turn>", "<|end_of_text|>" };
 
-#define KEY "tokenizer.ggml."
-
-/* A name of the file, for messages. */
-enum { SHOWN = 72 };
-#define SHOW(str) show((str), (char[SHOWN]){ 0 })
-
-static const char *show(ca_str str, char *buf)
+const char *ca_vocab_show(ca_str str, char buf[CA_SHOWN])
 {
-    ca_str_text(str, buf, SHOWN);
+    ca_str_text(str, buf, CA_SHOWN);
     return buf;
 }
 
@@ -83,15 +76,15 @@ const ca_merge *ca_vocab_merge(const ca_tokenizer *tok, uint32_t left, uint32_t 
 
 int64_t ca_vocab_piece(const ca_tokenizer *tok, const char *text, size_t n)
 {
-    return (int64_t)tok->pieces[str_slot(tok->pieces, tok->piece_mask, tok->text, (ca_str){ text, n })] - 1;
+    return (int64_t)tok->pieces[str_slot(tok->pieces, tok->piece_mask, tok->piece, (ca_str){ text, n })] - 1;
 }
 
-/* First of added[from..to) whose byte at depth is at least `byte`; all of them are longer than depth and sorted by it. */
-static uint32_t added_bound(const ca_tokenizer *tok, uint32_t from, uint32_t to, size_t depth, unsigned byte)
+/* First of tokens[from..to) whose byte at depth is at least `byte`; all of them are longer than depth and sorted by it. */
+static uint32_t added_bound(const ca_added *added, uint32_t from, uint32_t to, size_t depth, unsigned byte)
 {
     while (from < to) {
         const uint32_t mid = from + (to - from) / 2;
-        if ((unsigned char)tok->text[tok->added[mid]].data[depth] < byte)
+        if ((unsigned char)added->tokens[mid].text.data[depth] < byte)
             from = mid + 1;
         else
             to = mid;
@@ -99,22 +92,22 @@ static uint32_t added_bound(const ca_tokenizer *tok, uint32_t from, uint32_t to,
     return from;
 }
 
-size_t ca_vocab_added_at(const ca_tokenizer *tok, const char *text, size_t n, uint32_t *id)
+size_t ca_vocab_added_at(const ca_added *added, const char *text, size_t n, uint32_t *id)
 {
     const unsigned lead = (unsigned char)text[0];
-    uint32_t from = tok->added_from[lead];
-    uint32_t to = tok->added_from[lead + 1];
+    uint32_t from = added->from[lead];
+    uint32_t to = added->from[lead + 1];
     size_t found = 0;
-    /* added[from..to) share text[0..depth); the one of exactly depth bytes, if there is one, is sorted first. */
+    /* tokens[from..to) share text[0..depth); the one of exactly depth bytes, if there is one, is sorted first. */
     for (size_t depth = 1; from < to; depth++) {
-        if (tok->text[tok->added[from]].len == depth) {
+        if (added->tokens[from].text.len == depth) {
             found = depth;
-            *id = tok->added[from++];
+            *id = added->tokens[from++].id;
         }
         if (depth == n) break;
         const unsigned byte = (unsigned char)text[depth];
-        from = added_bound(tok, from, to, depth, byte);
-        to = added_bound(tok, from, to, depth, byte + 1);
+        from = added_bound(added, from, to, depth, byte);
+        to = added_bound(added, from, to, depth, byte + 1);
     }
     return found;
 }
@@ -159,277 +152,400 @@ static bool name_to_bytes(const alphabet *a, ca_str name, char *out, size_t *n)
     return true;
 }
 
-/* ---- loading ---- */
+/* ---- filling ---- */
 
-typedef struct loader {
-    const ca_gguf *gguf;
-    const char *file;
-    ca_tokenizer *tok;
-    alphabet alphabet;
-    const ca_str *names; /* tokens as the file writes them */
-    uint32_t *by_name;   /* hash table over names */
-    size_t by_name_mask;
-} loader;
-
-static ca_status no_memory(const loader *ld)
+ca_status ca_vocab_no_memory(const ca_vocab_build *build)
 {
-    return ca_fail(CA_E_MEMORY, "%s: no memory for the tokenizer", ld->file);
+    return ca_fail(CA_E_MEMORY, "%s: no memory for the tokenizer", build->file);
 }
 
-static int64_t find_name(const loader *ld, ca_str name)
+int64_t ca_vocab_find(const ca_vocab_build *build, ca_str name)
 {
-    return (int64_t)ld->by_name[str_slot(ld->by_name, ld->by_name_mask, ld->names, name)] - 1;
+    return (int64_t)build->by_name[str_slot(build->by_name, build->by_name_mask, build->names, name)] - 1;
 }
 
-static ca_status load_names(loader *ld)
+ca_status ca_vocab_begin(ca_vocab_build *build, size_t n)
 {
-    size_t n;
-    CA_TRY(ca_gguf_strs(ld->gguf, KEY "tokens", &ld->names, &n));
+    build->tok = calloc(1, sizeof *build->tok);
+    if (!build->tok) return ca_vocab_no_memory(build);
     if (n == 0 || n > INT32_MAX)
-        return ca_fail(CA_E_FORMAT, "%s: " KEY "tokens has %zu entries, 1 to %d are possible", ld->file, n, INT32_MAX);
-    ld->tok->n_tokens = (uint32_t)n;
+        return ca_fail(CA_E_FORMAT, "%s: %s has %zu entries, 1 to %d are possible", build->file, build->list, n, INT32_MAX);
+    ca_tokenizer *tok = build->tok;
+    tok->n_tokens = (uint32_t)n;
+    tok->bos = tok->eos = tok->unknown = -1;
+    memset(tok->byte_id, 0xff, sizeof tok->byte_id);
+    memset(tok->fallback, 0xff, sizeof tok->fallback);
+    tok->flags = calloc(n, sizeof *tok->flags);
+    build->names = calloc(n, sizeof *build->names);
+    return tok->flags && build->names ? CA_OK : ca_vocab_no_memory(build);
+}
+
+ca_status ca_vocab_index(ca_vocab_build *build)
+{
+    const uint32_t n = build->tok->n_tokens;
     const size_t slots = table_slots(n);
-    ld->by_name_mask = slots - 1;
-    ld->by_name = calloc(slots, sizeof *ld->by_name);
-    if (!ld->by_name) return no_memory(ld);
+    build->by_name_mask = slots - 1;
+    build->by_name = calloc(slots, sizeof *build->by_name);
+    if (!build->by_name) return ca_vocab_no_memory(build);
     for (uint32_t id = 0; id < n; id++) {
-        const size_t at = str_slot(ld->by_name, ld->by_name_mask, ld->names, ld->names[id]);
-        if (ld->by_name[at] != 0)
-            return ca_fail(CA_E_FORMAT, "%s: " KEY "tokens: '%s' is there twice, as token %u and %u", ld->file, SHOW(ld->names[id]),
-                           ld->by_name[at] - 1, id);
-        ld->by_name[at] = id + 1;
+        if (!(build->tok->flags[id] & CA_TOKEN_NAMED)) continue;
+        const size_t at = str_slot(build->by_name, build->by_name_mask, build->names, build->names[id]);
+        if (build->by_name[at] != 0)
+            return ca_fail(CA_E_FORMAT, "%s: %s: '%s' is there twice, as token %u and %u", build->file, build->list,
+                           CA_SHOW(build->names[id]), build->by_name[at] - 1, id);
+        build->by_name[at] = id + 1;
     }
     return CA_OK;
 }
 
-static ca_status load_flags(loader *ld)
+/* Value of <0xE2>, or -1. */
+static int byte_of_name(ca_str name)
 {
-    ca_tokenizer *tok = ld->tok;
-    tok->flags = calloc(tok->n_tokens, sizeof *tok->flags);
-    if (!tok->flags) return no_memory(ld);
-    if (!ca_gguf_has(ld->gguf, KEY "token_type")) return CA_OK;
-    const int32_t *types;
-    size_t n;
-    CA_TRY(ca_gguf_i32s(ld->gguf, KEY "token_type", &types, &n));
-    if (n != tok->n_tokens)
-        return ca_fail(CA_E_FORMAT, "%s: " KEY "token_type has %zu entries for %u tokens", ld->file, n, tok->n_tokens);
-    for (uint32_t id = 0; id < n; id++) {
-        const int32_t type = types[id];
-        if (type < 0 || type > TYPE_LAST)
-            return ca_fail(CA_E_FORMAT, "%s: " KEY "token_type[%u] is %d, 0 to %d are possible", ld->file, id, type, TYPE_LAST);
-        if (type == TYPE_CONTROL || type == TYPE_UNKNOWN) tok->flags[id] |= CA_TOKEN_SPECIAL;
-        if (type == TYPE_USER_DEFINED) tok->flags[id] |= CA_TOKEN_ADDED;
-    }
-    return CA_OK;
+    static const char digits[] = "0123456789ABCDEF";
+    if (name.len != 6 || memcmp(name.data, "<0x", 3) != 0 || name.data[5] != '>') return -1;
+    const char *high = memchr(digits, name.data[3], 16);
+    const char *low = memchr(digits, name.data[4], 16);
+    return high && low ? (int)((high - digits) << 4 | (low - digits)) : -1;
 }
 
-/* The bytes of each token, and the token of each byte. */
-static ca_status load_text(loader *ld)
+/* What a token is shown as; out has room for it, or is NULL. */
+static size_t show_token(const ca_decoder *decoder, ca_str name, bool special, char *out)
 {
-    ca_tokenizer *tok = ld->tok;
+    const int byte = decoder->byte_fallback ? byte_of_name(name) : -1;
+    if (byte >= 0 && !special) {
+        if (out) *out = (char)byte;
+        return 1;
+    }
+    if (decoder->from.len > 0 && !special) return ca_replace(name.data, name.len, &decoder->from, &decoder->to, out);
+    if (out && name.len) memcpy(out, name.data, name.len);
+    return name.len;
+}
+
+/* Pieces: the names, in bytes. */
+static ca_status make_pieces(ca_vocab_build *build, const alphabet *letters)
+{
+    ca_tokenizer *tok = build->tok;
     size_t total = 0;
-    for (uint32_t id = 0; id < tok->n_tokens; id++) CA_TRY(ca_add_size(total, ld->names[id].len, &total));
-    tok->text = calloc(tok->n_tokens, sizeof *tok->text);
+    for (uint32_t id = 0; id < tok->n_tokens; id++) CA_TRY(ca_add_size(total, build->names[id].len, &total));
+    tok->piece = calloc(tok->n_tokens + 1U, sizeof *tok->piece);
     tok->bytes = malloc(total ? total : 1);
-    if (!tok->text || !tok->bytes) return no_memory(ld);
+    if (!tok->piece || !tok->bytes) return ca_vocab_no_memory(build);
     char *at = tok->bytes;
     for (uint32_t id = 0; id < tok->n_tokens; id++) {
-        const ca_str name = ld->names[id];
+        const ca_str name = build->names[id];
+        const bool plain = !(tok->flags[id] & (CA_TOKEN_SPECIAL | CA_TOKEN_ADDED));
         size_t n = name.len;
-        if (tok->flags[id] == 0 && !name_to_bytes(&ld->alphabet, name, at, &n)) tok->flags[id] = CA_TOKEN_LITERAL;
-        if (tok->flags[id] != 0) {
+        const bool literal = !letters || !plain || !name_to_bytes(letters, name, at, &n);
+        if (literal) {
             n = name.len;
-            memcpy(at, name.data, n);
+            if (n) memcpy(at, name.data, n);
+            if (letters && plain) tok->flags[id] &= (uint8_t)~CA_TOKEN_ORDINARY;
         }
-        tok->text[id] = (ca_str){ at, n };
-        /* Every byte that is not ASCII may have to be shown as U+FFFD. */
-        size_t shown = n;
-        for (size_t i = 0; i < n; i++) shown += (unsigned char)at[i] < 0x80 ? 0 : CA_UTF8_REPLACEMENT_LEN - 1;
-        if (shown > tok->max_piece) tok->max_piece = shown;
+        tok->piece[id] = (ca_str){ at, n };
         at += n;
     }
-    for (unsigned b = 0; b < 256; b++) {
-        const unsigned c = ld->alphabet.of_byte[b];
+    return CA_OK;
+}
+
+static ca_status make_shown(ca_vocab_build *build, const ca_decoder *decoder)
+{
+    ca_tokenizer *tok = build->tok;
+    size_t total = 0;
+    tok->text = tok->piece;
+    if (decoder->byte_level) return CA_OK;
+    for (uint32_t id = 0; id < tok->n_tokens; id++)
+        CA_TRY(ca_add_size(total, show_token(decoder, tok->piece[id], tok->flags[id] & CA_TOKEN_SPECIAL, NULL), &total));
+    tok->text = calloc(tok->n_tokens + 1U, sizeof *tok->text);
+    tok->shown = malloc(total ? total : 1);
+    if (!tok->text || !tok->shown) return ca_vocab_no_memory(build);
+    char *at = tok->shown;
+    for (uint32_t id = 0; id < tok->n_tokens; id++) {
+        tok->text[id] = (ca_str){ at, show_token(decoder, tok->piece[id], tok->flags[id] & CA_TOKEN_SPECIAL, at) };
+        at += tok->text[id].len;
+    }
+    return CA_OK;
+}
+
+/* The longest text a token can add to what is shown: every byte that is not ASCII may have to become U+FFFD. */
+static void measure_shown(ca_tokenizer *tok)
+{
+    for (uint32_t id = 0; id < tok->n_tokens; id++) {
+        size_t n = tok->text[id].len;
+        for (size_t i = 0; i < tok->text[id].len; i++)
+            n += (unsigned char)tok->text[id].data[i] < 0x80 ? 0 : CA_UTF8_REPLACEMENT_LEN - 1;
+        if (n > tok->max_piece) tok->max_piece = n;
+    }
+}
+
+static void find_symbols(ca_vocab_build *build, const alphabet *letters)
+{
+    ca_tokenizer *tok = build->tok;
+    for (unsigned b = 0; b < (tok->chars ? 128U : 256U); b++) {
+        const unsigned c = letters ? letters->of_byte[b] : b;
         const char two[2] = { (char)(0xc0 | c >> 6), (char)(0x80 | (c & 0x3f)) };
         const char one = (char)c;
-        tok->byte_id[b] = (int32_t)find_name(ld, c < 0x80 ? (ca_str){ &one, 1 } : (ca_str){ two, 2 });
+        const int64_t id = ca_vocab_find(build, c < 0x80 ? (ca_str){ &one, 1 } : (ca_str){ two, 2 });
+        if (!tok->chars || (id >= 0 && (tok->flags[id] & CA_TOKEN_ORDINARY))) tok->byte_id[b] = (int32_t)id;
     }
-    return CA_OK;
 }
 
-/* One entry "left right" of the merges. */
-static ca_status load_merge(loader *ld, size_t rank, ca_str line, char *joined)
+static ca_status find_fallback(ca_vocab_build *build)
 {
-    ca_tokenizer *tok = ld->tok;
-    const char *space = line.len < 3 ? NULL : memchr(line.data + 1, ' ', line.len - 2);
-    if (!space)
-        return ca_fail(CA_E_FORMAT, "%s: " KEY "merges[%zu] '%s' is not two tokens with a space between", ld->file, rank,
-                       SHOW(line));
-    const ca_str left = { line.data, (size_t)(space - line.data) };
-    const ca_str right = { space + 1, line.len - left.len - 1 };
-    memcpy(joined, left.data, left.len);
-    memcpy(joined + left.len, right.data, right.len);
-    const ca_str parts[3] = { left, right, { joined, line.len - 1 } };
-    uint32_t ids[3];
-    for (size_t i = 0; i < 3; i++) {
-        const int64_t id = find_name(ld, parts[i]);
-        if (id < 0)
-            return ca_fail(CA_E_FORMAT, "%s: " KEY "merges[%zu] '%s': '%s' is not a token of this file", ld->file, rank, SHOW(line),
-                           SHOW(parts[i]));
-        ids[i] = (uint32_t)id;
+    static const char digits[] = "0123456789ABCDEF";
+    ca_tokenizer *tok = build->tok;
+    unsigned n_found = 0;
+    for (unsigned b = 0; b < 256; b++) {
+        const char name[6] = { '<', '0', 'x', digits[b >> 4], digits[b & 15], '>' };
+        tok->fallback[b] = (int32_t)ca_vocab_find(build, (ca_str){ name, sizeof name });
+        n_found += tok->fallback[b] >= 0;
     }
-    tok->merges[merge_slot(tok->merges, tok->merge_mask, ids[0], ids[1])] = (ca_merge){ ids[0], ids[1], (uint32_t)rank, ids[2] };
-    return CA_OK;
+    if (n_found % 256 == 0) return CA_OK;
+    return ca_fail(CA_E_UNSUPPORTED, "%s: %s: byte fallback with %u of the 256 byte tokens is not supported", build->file,
+                   build->list, n_found);
 }
 
-static ca_status load_merges(loader *ld)
+/* Piece -> id of the ordinary tokens. */
+static ca_status index_pieces(ca_vocab_build *build)
 {
-    const ca_str *lines;
-    size_t n, longest = 0;
-    CA_TRY(ca_gguf_strs(ld->gguf, KEY "merges", &lines, &n));
-    if (n >= UINT32_MAX / 2) return ca_fail(CA_E_FORMAT, "%s: " KEY "merges has %zu entries, too many", ld->file, n);
-    const size_t slots = table_slots(n);
-    ld->tok->merge_mask = slots - 1;
-    ld->tok->merges = malloc(slots * sizeof *ld->tok->merges);
-    if (!ld->tok->merges) return no_memory(ld);
-    memset(ld->tok->merges, 0xff, slots * sizeof *ld->tok->merges);
-    for (size_t i = 0; i < n; i++)
-        if (lines[i].len > longest) longest = lines[i].len;
-    char *joined = malloc(longest ? longest : 1);
-    if (!joined) return no_memory(ld);
-    ca_status st = CA_OK;
-    for (size_t rank = 0; rank < n && st == CA_OK; rank++) st = load_merge(ld, rank, lines[rank], joined);
-    free(joined);
-    return st;
-}
-
-/* Text -> id of the ordinary tokens, for pre-tokenizers that look for whole pieces first. */
-static ca_status load_pieces(loader *ld)
-{
-    ca_tokenizer *tok = ld->tok;
-    if (!tok->pretok.spec->ignore_merges) return CA_OK;
+    ca_tokenizer *tok = build->tok;
+    if (!tok->ignore_merges && !tok->chars) return CA_OK;
     const size_t slots = table_slots(tok->n_tokens);
     tok->piece_mask = slots - 1;
     tok->pieces = calloc(slots, sizeof *tok->pieces);
-    if (!tok->pieces) return no_memory(ld);
+    if (!tok->pieces) return ca_vocab_no_memory(build);
     for (uint32_t id = 0; id < tok->n_tokens; id++) {
-        if (tok->flags[id] != 0 || tok->text[id].len == 0) continue;
-        const size_t at = str_slot(tok->pieces, tok->piece_mask, tok->text, tok->text[id]);
+        if (!(tok->flags[id] & CA_TOKEN_ORDINARY) || tok->piece[id].len == 0) continue;
+        const size_t at = str_slot(tok->pieces, tok->piece_mask, tok->piece, tok->piece[id]);
         if (tok->pieces[at] == 0) tok->pieces[at] = id + 1;
     }
     return CA_OK;
 }
 
-typedef struct added_token {
-    ca_str text;
+ca_status ca_vocab_texts(ca_vocab_build *build, const ca_decoder *decoder)
+{
+    alphabet letters;
+    alphabet_init(&letters);
+    CA_TRY(make_pieces(build, decoder->byte_level ? &letters : NULL));
+    CA_TRY(make_shown(build, decoder));
+    measure_shown(build->tok);
+    find_symbols(build, decoder->byte_level ? &letters : NULL);
+    if (decoder->byte_fallback) CA_TRY(find_fallback(build));
+    return index_pieces(build);
+}
+
+/* ---- merges ---- */
+
+ca_status ca_vocab_merges(ca_vocab_build *build, size_t n)
+{
+    ca_tokenizer *tok = build->tok;
+    if (n >= UINT32_MAX / 2) return ca_fail(CA_E_FORMAT, "%s: %s has %zu entries, too many", build->file, build->merges, n);
+    const size_t slots = table_slots(n);
+    tok->merge_mask = slots - 1;
+    tok->merges = malloc(slots * sizeof *tok->merges);
+    if (!tok->merges) return ca_vocab_no_memory(build);
+    memset(tok->merges, 0xff, slots * sizeof *tok->merges);
+    return CA_OK;
+}
+
+static void put_merge(ca_tokenizer *tok, ca_merge merge)
+{
+    tok->merges[merge_slot(tok->merges, tok->merge_mask, merge.left, merge.right)] = merge;
+}
+
+ca_status ca_vocab_add_merge(ca_vocab_build *build, size_t rank, ca_str left, ca_str right)
+{
+    char buf[1024], *joined = left.len + right.len <= sizeof buf ? buf : malloc(left.len + right.len);
+    if (!joined) return ca_vocab_no_memory(build);
+    if (left.len) memcpy(joined, left.data, left.len);
+    if (right.len) memcpy(joined + left.len, right.data, right.len);
+    const ca_str parts[3] = { left, right, { joined, left.len + right.len } };
+    uint32_t ids[3] = { 0 };
+    ca_status st = CA_OK;
+    for (size_t i = 0; i < 3 && st == CA_OK; i++) {
+        const int64_t id = ca_vocab_find(build, parts[i]);
+        if (id < 0)
+            st = ca_fail(CA_E_FORMAT, "%s: %s[%zu] '%s %s': '%s' is not a token of this file", build->file, build->merges, rank,
+                         CA_SHOW(left), CA_SHOW(right), CA_SHOW(parts[i]));
+        else
+            ids[i] = (uint32_t)id;
+    }
+    if (joined != buf) free(joined);
+    if (st == CA_OK) put_merge(build->tok, (ca_merge){ ids[0], ids[1], (uint32_t)rank, ids[2] });
+    return st;
+}
+
+typedef struct scored {
+    float score;
     uint32_t id;
-} added_token;
+} scored;
+
+static int compare_scored(const void *a, const void *b)
+{
+    const scored *x = a, *y = b;
+    if (x->score != y->score) return x->score > y->score ? -1 : 1;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+/* Merges that make one token, put in the table when `put`; the number of them. */
+static size_t merges_of(ca_tokenizer *tok, uint32_t id, uint32_t rank, bool put)
+{
+    const ca_str piece = tok->piece[id];
+    size_t n = 0;
+    for (size_t i = 1; i < piece.len; i++) {
+        if (((unsigned char)piece.data[i] & 0xc0) == 0x80) continue; /* inside a character */
+        const int64_t left = ca_vocab_piece(tok, piece.data, i);
+        const int64_t right = left < 0 ? -1 : ca_vocab_piece(tok, piece.data + i, piece.len - i);
+        if (right < 0) continue;
+        if (put) put_merge(tok, (ca_merge){ (uint32_t)left, (uint32_t)right, rank, id });
+        n++;
+    }
+    return n;
+}
+
+ca_status ca_vocab_merges_by_score(ca_vocab_build *build, const float *scores)
+{
+    ca_tokenizer *tok = build->tok;
+    scored *order = calloc(tok->n_tokens, sizeof *order);
+    if (!order) return ca_vocab_no_memory(build);
+    ca_status st = CA_OK;
+    size_t n = 0, n_merges = 0;
+    for (uint32_t id = 0; id < tok->n_tokens && st == CA_OK; id++) {
+        if (isnan(scores[id]))
+            st = ca_fail(CA_E_FORMAT, "%s: %s: the score of token %u is not a number", build->file, build->list, id);
+        else if (tok->piece[id].len > MAX_SCORED_BYTES)
+            st = ca_fail(CA_E_UNSUPPORTED, "%s: %s: token %u has %zu bytes, at most %d are supported", build->file, build->list, id,
+                         tok->piece[id].len, MAX_SCORED_BYTES);
+        else if (tok->flags[id] & CA_TOKEN_ORDINARY) {
+            order[n++] = (scored){ scores[id], id };
+            n_merges += merges_of(tok, id, 0, false);
+        }
+    }
+    if (st == CA_OK) {
+        qsort(order, n, sizeof *order, compare_scored);
+        st = ca_vocab_merges(build, n_merges);
+    }
+    uint32_t rank = 0; /* equal scores have equal ranks: the leftmost goes first */
+    for (size_t i = 0; i < n && st == CA_OK; i++) {
+        rank += i > 0 && order[i].score < order[i - 1].score;
+        (void)merges_of(tok, order[i].id, rank, true);
+    }
+    free(order);
+    return st;
+}
+
+/* A merge that crosses a place before a word mark forbids to cut after the byte that its left side ends with. */
+static void find_cuts(ca_vocab_build *build)
+{
+    ca_tokenizer *tok = build->tok;
+    const ca_str mark = { CA_WORD_MARK, sizeof CA_WORD_MARK - 1 };
+    tok->cuts = tok->chars && !tok->ignore_merges && ca_vocab_piece(tok, mark.data, mark.len) >= 0;
+    for (size_t i = 0; i <= tok->merge_mask && tok->cuts; i++) {
+        const ca_merge *merge = &tok->merges[i];
+        if (merge->rank == UINT32_MAX) continue;
+        const ca_str left = tok->piece[merge->left], right = tok->piece[merge->right];
+        if (right.len < mark.len || memcmp(right.data, mark.data, mark.len) != 0) continue;
+        /* Tokens of bytes and of the unknown do not end like the text they stand for. */
+        if (left.len == 0 || byte_of_name(left) >= 0 || merge->left == tok->unknown)
+            tok->cuts = false;
+        else
+            tok->no_cut_after[(unsigned char)left.data[left.len - 1]] = true;
+    }
+}
+
+/* ---- added tokens ---- */
 
 static int compare_added(const void *a, const void *b)
 {
-    const ca_str *x = &((const added_token *)a)->text;
-    const ca_str *y = &((const added_token *)b)->text;
+    const ca_str *x = &((const struct ca_added_token *)a)->text;
+    const ca_str *y = &((const struct ca_added_token *)b)->text;
     const int order = memcmp(x->data, y->data, x->len < y->len ? x->len : y->len);
     return order ? order : (x->len > y->len) - (x->len < y->len);
 }
 
-static ca_status load_added(loader *ld)
+static ca_status check_added(const ca_vocab_build *build, uint32_t id, ca_str text)
 {
-    ca_tokenizer *tok = ld->tok;
-    added_token *sorted = calloc(tok->n_tokens, sizeof *sorted);
-    tok->added = calloc(tok->n_tokens, sizeof *tok->added);
-    ca_status st = sorted && tok->added ? CA_OK : no_memory(ld);
-    for (uint32_t id = 0; id < tok->n_tokens && st == CA_OK; id++) {
-        const ca_str text = tok->text[id];
-        if (!(tok->flags[id] & (CA_TOKEN_SPECIAL | CA_TOKEN_ADDED)) || text.len == 0) continue;
-        if (text.len > MAX_ADDED_BYTES)
-            st = ca_fail(CA_E_UNSUPPORTED, "%s: special token %u has %zu bytes, at most %d are supported", ld->file, id, text.len,
-                         MAX_ADDED_BYTES);
-        else if (!ca_utf8_valid(text.data, text.len))
-            st = ca_fail(CA_E_FORMAT, "%s: special token %u '%s' is not UTF-8", ld->file, id, SHOW(text));
-        else
-            sorted[tok->n_added++] = (added_token){ text, id };
+    if (text.len > MAX_ADDED_BYTES)
+        return ca_fail(CA_E_UNSUPPORTED, "%s: special token %u has %zu bytes, at most %d are supported", build->file, id, text.len,
+                       MAX_ADDED_BYTES);
+    if (!ca_utf8_valid(text.data, text.len))
+        return ca_fail(CA_E_FORMAT, "%s: special token %u '%s' is not UTF-8", build->file, id, CA_SHOW(text));
+    return CA_OK;
+}
+
+/* Adds the token by its normalized name, kept in the set. */
+static ca_status add_normalized(ca_vocab_build *build, ca_added *set, uint32_t id, size_t *n_bytes)
+{
+    const char *text = build->names[id].data;
+    size_t n = build->names[id].len;
+    char *owned;
+    ca_status st = ca_normalize(&build->tok->normalizer, true, &text, &n, &owned);
+    if (st == CA_OK) st = check_added(build, id, (ca_str){ text, n });
+    char *bytes = st == CA_OK ? realloc(set->bytes, *n_bytes + n + 1) : NULL;
+    if (st == CA_OK && !bytes) st = ca_vocab_no_memory(build);
+    if (bytes) {
+        set->bytes = bytes;
+        memcpy(bytes + *n_bytes, text, n);
+        set->tokens[set->n++] = (struct ca_added_token){ { NULL, n }, id };
+        *n_bytes += n;
     }
-    if (st == CA_OK) {
-        qsort(sorted, tok->n_added, sizeof *sorted, compare_added);
-        for (uint32_t i = 0; i < tok->n_added; i++) {
-            tok->added[i] = sorted[i].id;
-            tok->added_from[(unsigned char)sorted[i].text.data[0] + 1]++;
-        }
-        for (unsigned b = 0; b < 256; b++) tok->added_from[b + 1] += tok->added_from[b];
-    }
-    free(sorted);
+    free(owned);
     return st;
 }
 
-static ca_status load_id(const loader *ld, const char *key, int64_t *out)
+static void sort_added(ca_added *set)
 {
-    *out = -1;
-    if (!ca_gguf_has(ld->gguf, key)) return CA_OK;
-    uint32_t id;
-    CA_TRY(ca_gguf_u32(ld->gguf, key, &id));
-    if (id >= ld->tok->n_tokens)
-        return ca_fail(CA_E_FORMAT, "%s: %s is %u, but there are %u tokens", ld->file, key, id, ld->tok->n_tokens);
-    *out = id;
+    qsort(set->tokens, set->n, sizeof *set->tokens, compare_added);
+    for (uint32_t i = 0; i < set->n; i++) set->from[(unsigned char)set->tokens[i].text.data[0] + 1]++;
+    for (unsigned b = 0; b < 256; b++) set->from[b + 1] += set->from[b];
+}
+
+static ca_status collect_added(ca_vocab_build *build)
+{
+    ca_tokenizer *tok = build->tok;
+    uint32_t n[2] = { 0 };
+    const unsigned wanted = CA_TOKEN_SPECIAL | CA_TOKEN_ADDED;
+    for (uint32_t id = 0; id < tok->n_tokens; id++)
+        if ((tok->flags[id] & wanted) && build->names[id].len > 0) n[(tok->flags[id] & CA_TOKEN_NORMALIZED) != 0]++;
+    for (size_t s = 0; s < 2; s++) {
+        tok->added[s].tokens = calloc(n[s] + 1U, sizeof *tok->added[s].tokens);
+        if (!tok->added[s].tokens) return ca_vocab_no_memory(build);
+    }
+    size_t n_bytes = 0;
+    for (uint32_t id = 0; id < tok->n_tokens; id++) {
+        if (!(tok->flags[id] & wanted) || build->names[id].len == 0) continue;
+        CA_TRY(check_added(build, id, build->names[id]));
+        if (tok->flags[id] & CA_TOKEN_NORMALIZED)
+            CA_TRY(add_normalized(build, &tok->added[1], id, &n_bytes));
+        else
+            tok->added[0].tokens[tok->added[0].n++] = (struct ca_added_token){ tok->piece[id], id };
+    }
+    const char *at = tok->added[1].bytes;
+    for (uint32_t i = 0; i < tok->added[1].n; at += tok->added[1].tokens[i++].text.len) tok->added[1].tokens[i].text.data = at;
+    for (size_t s = 0; s < 2; s++) sort_added(&tok->added[s]);
     return CA_OK;
 }
 
-static ca_status load_ids(loader *ld)
+ca_status ca_vocab_finish(ca_vocab_build *build)
 {
-    ca_tokenizer *tok = ld->tok;
-    int64_t eot;
-    CA_TRY(load_id(ld, KEY "bos_token_id", &tok->bos));
-    CA_TRY(load_id(ld, KEY "eos_token_id", &tok->eos));
-    CA_TRY(load_id(ld, KEY "eot_token_id", &eot));
-    CA_TRY(ca_gguf_bool_or(ld->gguf, KEY "add_bos_token", tok->pretok.spec->add_bos && tok->bos >= 0, &tok->add_bos));
-    if (tok->add_bos && tok->bos < 0)
-        return ca_fail(CA_E_FORMAT, "%s: " KEY "add_bos_token is true, but there is no " KEY "bos_token_id", ld->file);
-    if (tok->eos >= 0) tok->flags[tok->eos] |= CA_TOKEN_END;
-    if (eot >= 0) tok->flags[eot] |= CA_TOKEN_END;
+    ca_tokenizer *tok = build->tok;
+    CA_TRY(collect_added(build));
     for (size_t i = 0; i < sizeof end_names / sizeof end_names[0]; i++) {
-        const int64_t id = find_name(ld, (ca_str){ end_names[i], strlen(end_names[i]) });
+        const int64_t id = ca_vocab_find(build, (ca_str){ end_names[i], strlen(end_names[i]) });
         if (id >= 0 && (tok->flags[id] & CA_TOKEN_SPECIAL)) tok->flags[id] |= CA_TOKEN_END;
     }
+    if (tok->eos >= 0) tok->flags[tok->eos] |= CA_TOKEN_END;
+    find_cuts(build);
     return CA_OK;
 }
 
-static ca_status load_template(loader *ld)
+ca_status ca_vocab_end(ca_vocab_build *build, ca_status st, ca_tokenizer **out)
 {
-    ca_str text;
-    CA_TRY(ca_gguf_str_or(ld->gguf, "tokenizer.chat_template", (ca_str){ "", 0 }, &text));
-    char *copy = malloc(text.len + 1);
-    if (!copy) return no_memory(ld);
-    memcpy(copy, text.data, text.len);
-    copy[text.len] = '\0';
-    ld->tok->chat_template = copy;
-    return CA_OK;
-}
-
-static ca_status load_pretok(loader *ld)
-{
-    ca_str model, pre;
-    CA_TRY(ca_gguf_str(ld->gguf, KEY "model", &model));
-    if (!str_equal(model, (ca_str){ "gpt2", 4 }))
-        return ca_fail(CA_E_UNSUPPORTED, "%s: " KEY "model: tokenizer '%s' is not supported; known: gpt2", ld->file, SHOW(model));
-    CA_TRY(ca_gguf_str(ld->gguf, KEY "pre", &pre));
-    return ca_pretok_open(pre, ld->file, &ld->tok->pretok);
-}
-
-ca_status ca_tokenizer_from_gguf(const ca_gguf *gguf, ca_tokenizer **out)
-{
-    *out = NULL;
-    loader ld = { .gguf = gguf, .file = ca_gguf_path(gguf), .tok = calloc(1, sizeof *ld.tok) };
-    if (!ld.tok) return no_memory(&ld);
-    alphabet_init(&ld.alphabet);
-    static ca_status (*const steps[])(loader *) = { load_pretok, load_names, load_flags, load_text,    load_merges,
-                                                    load_pieces, load_added, load_ids,   load_template };
-    ca_status st = CA_OK;
-    for (size_t i = 0; i < sizeof steps / sizeof steps[0] && st == CA_OK; i++) st = steps[i](&ld);
-    free(ld.by_name);
+    free(build->names);
+    free(build->by_name);
     if (st == CA_OK)
-        *out = ld.tok;
+        *out = build->tok;
     else
-        ca_tokenizer_close(ld.tok);
+        ca_tokenizer_close(build->tok);
     return st;
 }
 
@@ -437,12 +553,17 @@ void ca_tokenizer_close(ca_tokenizer *tok)
 {
     if (!tok) return;
     ca_pretok_close(&tok->pretok);
-    free(tok->text);
+    if (tok->text != tok->piece) free(tok->text);
+    free(tok->piece);
     free(tok->flags);
     free(tok->bytes);
+    free(tok->shown);
     free(tok->merges);
     free(tok->pieces);
-    free(tok->added);
+    for (size_t s = 0; s < 2; s++) {
+        free(tok->added[s].tokens);
+        free(tok->added[s].bytes);
+    }
     free(tok->chat_template);
     free(tok);
 }

@@ -1,5 +1,5 @@
 /* The first byte says what the rest is: bits 0 and 1 choose the pre-tokenizer, bit 2 says whether special tokens in text count, and
- * the bits above choose among text, ids, chat messages, a chat template and a vocabulary. */
+ * the bits above choose among text, ids, chat messages, a chat template and a vocabulary, and SentencePiece text and vocabulary. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,6 +60,30 @@ static ca_tokenizer *good_vocab(const char *pre, const char *template)
     (void)vocab_token(&v, "<|im_start|>user", TOKEN_CONTROL);
     (void)vocab_token(&v, "\xc3\xa9!", TOKEN_USER_DEFINED);
     (void)vocab_token(&v, "  ", TOKEN_USER_DEFINED);
+    ca_tokenizer *tok;
+    check(open_vocab(&v, &tok) == CA_OK);
+    return tok;
+}
+
+/* All bytes, a few pieces with scores, the word mark, special and user-defined tokens. */
+static ca_tokenizer *scored_vocab(void)
+{
+    static const char *const names[] = {
+        "\xE2\x96\x81", "a",         "b",  "c",   "ab", "bc", "abc", "\342\226\201a", "\xE2\x96\x81\xE2\x96\x81",
+        "\xc3\xa9",     "\303\251a", "aa", "aaaa"
+    };
+    vocab v = vocab_new("default");
+    v.model = "llama";
+    (void)vocab_token(&v, "<unk>", TOKEN_UNKNOWN);
+    for (unsigned b = 0; b < 256; b++) {
+        char name[8];
+        (void)snprintf(name, sizeof name, "<0x%02X>", b);
+        (void)vocab_token(&v, name, TOKEN_BYTE);
+    }
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) (void)vocab_token(&v, names[i], TOKEN_NORMAL);
+    (void)vocab_token(&v, "</s>", TOKEN_CONTROL);
+    (void)vocab_token(&v, "<u>", TOKEN_USER_DEFINED);
+    for (uint64_t i = 0; i < v.n_tokens; i++) vocab_score(&v, -(float)(i % 5));
     ca_tokenizer *tok;
     check(open_vocab(&v, &tok) == CA_OK);
     return tok;
@@ -128,7 +152,11 @@ static void fuzz_messages(const ca_tokenizer *tok, const char *text, size_t n, b
         messages[count++] = (ca_message){ roles[(unsigned char)copy[at] % (known ? 3 : 4)], copy + at };
     char *out;
     size_t len;
-    const ca_status st = ca_chat_render(tok, messages, count, true, &out, &len);
+    static const char *const names[] = {
+        NULL, "chatml", "qwen2.5", "qwen3", "llama-3", "llama-3.1", "gemma-2", "gemma-3", "other"
+    };
+    const char *name = known ? NULL : names[n % (sizeof names / sizeof names[0])];
+    const ca_status st = ca_chat_render_as(tok, name, CA_THINKING_DEFAULT, messages, count, true, &out, &len);
     check(!known || st == (count ? CA_OK : CA_E_ARG));
     if (st == CA_OK) {
         const char *at = out;
@@ -143,10 +171,26 @@ static void fuzz_messages(const ca_tokenizer *tok, const char *text, size_t n, b
     free(copy);
 }
 
+static bool holds(const char *text, size_t n, const char *what)
+{
+    const size_t len = strlen(what);
+    for (size_t i = 0; i + len <= n; i++)
+        if (memcmp(text + i, what, len) == 0) return true;
+    return false;
+}
+
+/* A word mark comes back as a space, and after a token that is found in text so does the space in front of what follows. */
+static void fuzz_sentence(const ca_tokenizer *tok, const char *text, size_t n, unsigned flags)
+{
+    fuzz_text(tok, text, n, flags,
+              !holds(text, n, "\xE2\x96\x81") && !holds(text, n, "</s>") && !holds(text, n, "<u>") && !holds(text, n, "<unk>"));
+}
+
 /* Lines: "=" and a merge, or a digit (the type) and a token's name; after an empty line, text. */
-static void fuzz_vocab(const char *pre, const char *text, size_t n, unsigned flags)
+static void fuzz_vocab(const char *pre, bool scored, const char *text, size_t n, unsigned flags)
 {
     vocab v = vocab_new(pre);
+    if (scored) v.model = "llama";
     const char *end = text + n;
     while (text < end && *text != '\n') {
         const char *newline = memchr(text, '\n', (size_t)(end - text));
@@ -156,6 +200,7 @@ static void fuzz_vocab(const char *pre, const char *text, size_t n, unsigned fla
             v.n_merges++;
         } else {
             vocab_token_n(&v, text + 1, (size_t)(stop - text) - 1, (uint32_t)(*text - '0') % 8);
+            vocab_score(&v, (float)((stop - text) % 3));
         }
         text = newline ? newline + 1 : end;
     }
@@ -167,27 +212,31 @@ static void fuzz_vocab(const char *pre, const char *text, size_t n, unsigned fla
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static ca_tokenizer *good[N_PRES];
+    static ca_tokenizer *good[N_PRES], *scored;
     if (size == 0) return 0;
     const unsigned pre = data[0] % N_PRES;
     const unsigned flags = data[0] & 4 ? CA_TOK_PARSE_SPECIAL : 0;
     const char *text = (const char *)data + 1;
     if (!good[pre]) good[pre] = good_vocab(pres[pre], chatml);
+    if (!scored) scored = scored_vocab();
     switch (data[0] >> 3) {
     case 0: fuzz_text(good[pre], text, size - 1, flags, pre != QWEN2); break;
     case 1: fuzz_ids(good[pre], data + 1, size - 1); break;
     case 2: fuzz_messages(good[pre], text, size - 1, true); break;
-    case 3: fuzz_vocab(pres[pre], text, size - 1, flags); break;
+    case 3: fuzz_vocab(pres[pre], false, text, size - 1, flags); break;
     case 4: {
         char *template = calloc(size, 1);
         check(template != NULL);
         memcpy(template, text, size - 1);
         ca_tokenizer *tok = good_vocab(pres[pre], template);
-        fuzz_messages(tok, "one\0two", 7, false);
+        fuzz_messages(tok, "one\0two\0", 9, false); /* the template of the file */
+        fuzz_messages(tok, text, size - 1, false);
         ca_tokenizer_close(tok);
         free(template);
         break;
     }
+    case 5: fuzz_sentence(scored, text, size - 1, flags); break;
+    case 6: fuzz_vocab(NULL, true, text, size - 1, flags); break;
     default: break;
     }
     return 0;

@@ -6,11 +6,13 @@
 
 #include <cmocka.h>
 #include <jansson.h>
+#include <math.h>
 #include <unistd.h>
 
 #include <compactattn/tokenizer.h>
 
 #include "text/tokenizer_gguf.h"
+#include "text/tokenizer_hf.h"
 #include "text/utf8.h"
 #include "vocab_image.h"
 
@@ -261,78 +263,373 @@ static ca_tokenizer *from_gguf(const char *path)
     return tok;
 }
 
-/* A tokenizer.json as a GGUF vocabulary: the model's tokens and merges, then the added tokens. */
-static ca_tokenizer *from_json(const char *path, const char *pre)
+static ca_tokenizer *from_json(const char *path)
 {
     size_t n;
     char *data = unpack(path, &n);
-    json_t *root = json_loadb(data, n, JSON_ALLOW_NUL, NULL);
-    const json_t *model = json_object_get(root, "model");
-    json_t *tokens = json_object_get(model, "vocab");
-    const json_t *merges = json_object_get(model, "merges");
-    const json_t *added = json_object_get(root, "added_tokens");
-    const size_t n_tokens = json_object_size(tokens);
-    const char **names = calloc(n_tokens, sizeof *names);
-    assert_non_null(names);
-    const char *name;
-    json_t *value;
-    json_object_foreach(tokens, name, value) names[json_integer_value(value)] = name;
-
-    vocab v = vocab_new(pre);
-    for (size_t i = 0; i < n_tokens; i++) vocab_token(&v, names[i], TOKEN_NORMAL);
-    for (size_t i = 0; i < json_array_size(added); i++) {
-        const json_t *token = json_array_get(added, i);
-        if (json_integer_value(json_object_get(token, "id")) == (json_int_t)v.n_tokens)
-            vocab_token(&v, json_string_value(json_object_get(token, "content")),
-                        json_is_true(json_object_get(token, "special")) ? TOKEN_CONTROL : TOKEN_USER_DEFINED);
-    }
-    for (size_t i = 0; i < json_array_size(merges); i++) {
-        const json_t *merge = json_array_get(merges, i);
-        char line[1024];
-        if (json_is_array(merge))
-            assert_true(snprintf(line, sizeof line, "%s %s", json_string_value(json_array_get(merge, 0)),
-                                 json_string_value(json_array_get(merge, 1))) < (int)sizeof line);
-        else
-            assert_true(snprintf(line, sizeof line, "%s", json_string_value(merge)) < (int)sizeof line);
-        vocab_merge(&v, line);
-    }
-    free(names);
-    json_decref(root);
+    ca_tokenizer *tok;
+    if (ca_tokenizer_from_json_memory(data, n, path, &tok) != CA_OK) fail_msg("%s", ca_last_error());
+    memset(data, 0, n); /* nothing of it is in use */
     free(data);
-    return vocab_tokenizer(&v);
+    return tok;
 }
 
+/* What GGUF and Hugging Face are known to differ in; the tokenizer of either file gives Hugging Face's ids. */
 static void test_shared_vocabularies(void **state)
 {
     (void)state;
     static const struct {
-        const char *folder, *gguf;
+        const char *folder, *file;
         uint32_t hi; /* token of "Hi" */
         int64_t bos; /* what ADD_BOS puts in front */
-        size_t min_rows;
+        size_t n_rows;
     } rows[] = {
-        { "gpt-2", "ggml-vocab-gpt-2.gguf.xz", 17250, -1, 500 },
-        { "llama-bpe", "ggml-vocab-llama-bpe.gguf.xz", 13347, 128000, 500 },
-        { "qwen2", NULL, 13048, -1, 500 },
+        { "gpt-2", "ggml-vocab-gpt-2.gguf.xz", 17250, -1, 539 },
+        { "gpt-2", "tokenizer.json.xz", 17250, -1, 539 },
+        { "llama-bpe", "ggml-vocab-llama-bpe.gguf.xz", 13347, 128000, 575 },
+        { "llama-bpe", "tokenizer.json.xz", 13347, 128000, 575 },
+        { "llama-spm", "ggml-vocab-llama-spm.gguf.xz", 6324, 1, 557 },
+        { "llama-spm", "tokenizer.json.xz", 6324, 1, 557 },
+        { "qwen2", "tokenizer.json.xz", 13048, -1, 557 },
+        { "smollm2", "tokenizer.json.xz", 26843, -1, 575 },
+        { "gemma-4", "tokenizer.json.xz", 10979, 2, 575 },
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char folder[256], path[320];
         (void)snprintf(folder, sizeof folder, "%s/tokenizers/%s", CA_SHARED_GOLDEN, rows[i].folder);
         if (access(folder, R_OK) != 0 || access("/usr/bin/xz", X_OK) != 0) skip();
-        (void)snprintf(path, sizeof path, "%s/%s", folder, rows[i].gguf ? rows[i].gguf : "tokenizer.json.xz");
-        ca_tokenizer *tok = rows[i].gguf ? from_gguf(path) : from_json(path, rows[i].folder);
+        (void)snprintf(path, sizeof path, "%s/%s", folder, rows[i].file);
+        ca_tokenizer *tok = strstr(rows[i].file, "json") ? from_json(path) : from_gguf(path);
         if (rows[i].bos >= 0)
             EXPECT_IDS(tok, "Hi", CA_TOK_ADD_BOS, (uint32_t)rows[i].bos, rows[i].hi);
         else
             EXPECT_IDS(tok, "Hi", CA_TOK_ADD_BOS, rows[i].hi);
         (void)snprintf(path, sizeof path, "%s/vectors.jsonl", folder);
-        assert_true(check_vectors(tok, path) >= rows[i].min_rows);
+        assert_int_equal(check_vectors(tok, path), rows[i].n_rows);
         (void)snprintf(path, sizeof path, "%s/invalid_utf8.jsonl", folder);
-        assert_true(check_invalid(tok, path) >= 20);
+        assert_int_equal(check_invalid(tok, path), 20);
         ca_tokenizer_close(tok);
     }
 }
 #endif
+
+/* ---- tokenizer.json ---- */
+
+static ca_status open_json(const json_t *root, ca_tokenizer **out)
+{
+    char *text = json_dumps(root, JSON_ENSURE_ASCII);
+    assert_non_null(text);
+    const ca_status st = ca_tokenizer_from_json_memory(text, strlen(text), "test.json", out);
+    memset(text, 0, strlen(text));
+    free(text);
+    return st;
+}
+
+/* Every step that a tokenizer.json can have here, against Hugging Face's library (steps/make_steps.py). */
+static void test_steps(void **state)
+{
+    (void)state;
+    json_t *rows = read_jsonl(CA_TEST_DATA "/tokenizers/steps/steps.jsonl");
+    json_t *vocabularies = json_array_get(rows, 0);
+    size_t n_cases = 0;
+    for (size_t i = 1; i < json_array_size(rows); i++) {
+        json_t *row = json_array_get(rows, i), *root = json_object_get(row, "tokenizer");
+        const char *name = json_string_value(json_object_get(row, "name"));
+        json_t *vocabulary = json_object_get(vocabularies, json_string_value(json_object_get(row, "vocabulary")));
+        assert_int_equal(json_object_update(json_object_get(root, "model"), vocabulary), 0);
+        ca_tokenizer *tok;
+        if (open_json(root, &tok) != CA_OK) fail_msg("%s: %s", name, ca_last_error());
+        const json_t *cases = json_object_get(row, "cases"), *one;
+        size_t c;
+        json_array_foreach(cases, c, one)
+        {
+            const json_t *text = json_object_get(one, "text"), *want = json_object_get(one, "ids");
+            const json_t *plain = json_object_get(one, "plain"), *shown = json_object_get(one, "shown");
+            for (unsigned flags = CA_TOK_ADD_BOS; flags <= (CA_TOK_ADD_BOS | CA_TOK_PARSE_SPECIAL); flags += CA_TOK_PARSE_SPECIAL) {
+                const bool special = flags & CA_TOK_PARSE_SPECIAL, shows = special && shown;
+                size_t n;
+                uint32_t *ids = tokenize(tok, json_string_value(text), json_string_length(text), flags, &n);
+                if (!ids_equal(special || !plain ? want : plain, ids, n))
+                    fail_msg("%s: '%s': %s differ", name, json_string_value(text), special ? "ids" : "plain ids");
+                bytes got = shows ? decode(tok, ids, n, true) : (bytes){ 0 };
+                if (special &&
+                    (got.len != json_string_length(shown) || (got.len && memcmp(got.data, json_string_value(shown), got.len) != 0)))
+                    fail_msg("%s: '%s': '%.*s' is shown", name, json_string_value(text), (int)got.len, got.data);
+                free(got.data);
+                ca_free(ids);
+                n_cases++;
+            }
+        }
+        ca_tokenizer_close(tok);
+    }
+    assert_int_equal(json_array_size(rows), 1 + 35);
+    assert_int_equal(n_cases, 35 * 23 * 2);
+    json_decref(rows);
+}
+
+static char *read_text(const char *path, size_t *n)
+{
+    FILE *file = fopen(path, "rb");
+    if (!file) fail_msg("cannot open %s", path);
+    bytes text = { 0 };
+    char block[65536];
+    for (size_t got; (got = fread(block, 1, sizeof block, file)) > 0;) bytes_add(&text, block, got);
+    assert_int_equal(fclose(file), 0);
+    *n = text.len;
+    return text.data;
+}
+
+static void expect_same_ids(const ca_tokenizer *a, const ca_tokenizer *b, const char *text, size_t n, unsigned flags)
+{
+    size_t n_a, n_b;
+    uint32_t *ids_a = tokenize(a, text, n, flags, &n_a), *ids_b = tokenize(b, text, n, flags, &n_b);
+    assert_int_equal(n_a, n_b);
+    assert_memory_equal(ids_a, ids_b, n_a * sizeof *ids_a);
+    ca_free(ids_a);
+    ca_free(ids_b);
+}
+
+/* The tiny models' folders, their tokenizer.json alone, and their GGUF files. */
+static void test_folders(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *folder, *gguf;
+        int64_t bos, eos;
+        uint32_t end; /* another token that ends generation, in the folder's files */
+        bool add_bos;
+    } rows[] = {
+        { "gemma3", "gemma3-Q8_0", 2, 1, 5, true },         { "gemma3_nested", NULL, 2, 1, 5, true },
+        { "llama_tied", "llama_tied-Q8_0", 0, 1, 4, true }, { "llama_untied", NULL, 0, 1, 4, true },
+        { "qwen2", "qwen2-F16", -1, 1, 0, false },          { "qwen2_yarn", NULL, -1, 1, 0, false },
+        { "qwen3", "qwen3-Q8_0", -1, 1, 0, false },         { "qwen3_moe", "qwen3_moe-Q8_0", -1, 1, 0, false },
+    };
+    size_t n;
+    if (access(CA_SHARED_GOLDEN "/models", R_OK) != 0) skip();
+    char *text = read_text(CA_TEST_DATA "/smollm2/p1500.txt", &n);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char path[512];
+        ca_tokenizer *folder, *bare, *gguf;
+        (void)snprintf(path, sizeof path, CA_SHARED_GOLDEN "/models/%s", rows[i].folder);
+        if (ca_tokenizer_open(path, &folder) != CA_OK) fail_msg("%s", ca_last_error());
+        assert_int_equal(ca_tokenizer_bos(folder), rows[i].bos);
+        assert_int_equal(ca_tokenizer_eos(folder), rows[i].eos);
+        assert_true(ca_tokenizer_is_end(folder, (uint32_t)rows[i].eos) && ca_tokenizer_is_end(folder, rows[i].end));
+        assert_false(ca_tokenizer_is_end(folder, 200));
+        (void)snprintf(path, sizeof path, CA_SHARED_GOLDEN "/models/%s/tokenizer.json", rows[i].folder);
+        if (ca_tokenizer_open(path, &bare) != CA_OK) fail_msg("%s", ca_last_error());
+        assert_int_equal(ca_tokenizer_eos(bare), -1);
+        expect_same_ids(folder, bare, text, n, CA_TOK_ADD_BOS);
+        uint32_t *ids = tokenize(folder, text, n, CA_TOK_ADD_BOS, &(size_t){ 0 });
+        assert_int_equal(ids[0] == (uint32_t)rows[i].bos, rows[i].add_bos);
+        ca_free(ids);
+        if (rows[i].gguf) {
+            (void)snprintf(path, sizeof path, CA_SHARED_GOLDEN "/models/%s/gguf/%s.gguf", rows[i].folder, rows[i].gguf);
+            if (ca_tokenizer_open(path, &gguf) != CA_OK) fail_msg("%s", ca_last_error());
+            expect_same_ids(folder, gguf, text, n, CA_TOK_ADD_BOS);
+            expect_same_ids(folder, gguf, "<bos>\xE4\xB8\xAD  \n<|im_end|>\xf0\x9f\x91\x8b", 24, CA_TOK_PARSE_SPECIAL);
+            ca_tokenizer_close(gguf);
+        }
+        ca_tokenizer_close(folder);
+        ca_tokenizer_close(bare);
+    }
+    free(text);
+}
+
+static void write_file(const char *folder, const char *name, const char *text)
+{
+    char path[256];
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (!text) {
+        (void)unlink(path);
+        return;
+    }
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fputs(text, file) >= 0, 1);
+    assert_int_equal(fclose(file), 0);
+}
+
+#define FOLDER_TOKENS                                                                                                              \
+    "{\"added_tokens\":[{\"id\":2,\"content\":\"<s>\",\"special\":true},{\"id\":3,\"content\":\"<e>\",\"special\":true}],"         \
+    "\"decoder\":{\"type\":\"Fuse\"},\"model\":{\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}"
+#define FOLDER_BOS                                                                                                                 \
+    ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{}}],"     \
+    "\"special_tokens\":{\"<s>\":{\"ids\":[2]}}}}"
+
+static void test_folder_files(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *tokens, *config, *generation, *chat;
+        const char *error; /* NULL: opens */
+        int64_t bos, eos;
+        bool adds, a_ends;
+        const char *rendered; /* of "hi"; NULL: no template is recognized */
+    } rows[] = {
+        { FOLDER_TOKENS "}", NULL, NULL, NULL, NULL, -1, -1, false, false, NULL },
+        { FOLDER_TOKENS FOLDER_BOS, NULL, NULL, NULL, NULL, 2, -1, true, false, NULL },
+        { FOLDER_TOKENS FOLDER_BOS, "{\"add_bos_token\":false,\"eos_token\":{\"content\":\"<e>\"}}", "{\"eos_token_id\":[3,0]}",
+          NULL, NULL, 2, 3, false, true, NULL },
+        { FOLDER_TOKENS "}", "{\"add_bos_token\":true,\"bos_token\":\"<s>\"}", "{\"eos_token_id\":0}", NULL, NULL, 2, -1, true,
+          true, NULL },
+        { FOLDER_TOKENS "}", "{\"chat_template\":\"x\"}", NULL,
+          "{{'<|im_start|>' + message + '<|im_end|>' + '\\n'}}{{ '<|im_start|>assistant\\n' }}", NULL, -1, -1, false, false,
+          "<|im_start|>user\nhi<|im_end|>\n" },
+        { FOLDER_TOKENS "}",
+          "{\"chat_template\":[{\"name\":\"tool\",\"template\":\"x\"},{\"name\":\"default\",\"template\":"
+          "\"{{'<|im_start|>' + message + '<|im_end|>' + '\\\\n'}}{{ '<|im_start|>assistant\\\\n' }}\"}]}",
+          NULL, NULL, NULL, -1, -1, false, false, "<|im_start|>user\nhi<|im_end|>\n" },
+        { NULL, "{}", NULL, NULL, "tokenizer.json", 0, 0, false, false, NULL },
+        { FOLDER_TOKENS "}", "[]", NULL, NULL, "tokenizer_config.json: a JSON object is needed", 0, 0, false, false, NULL },
+        { FOLDER_TOKENS "}", "{\"eos_token\":\"<x>\"}", NULL, NULL, "eos_token: '<x>' is not a token", 0, 0, false, false, NULL },
+        { FOLDER_TOKENS "}", "{\"eos_token\":7}", NULL, NULL, "eos_token: '' is not a token", 0, 0, false, false, NULL },
+        { FOLDER_TOKENS "}", "{\"add_bos_token\":true}", NULL, NULL, "there is no bos_token", 0, 0, false, false, NULL },
+        { FOLDER_TOKENS FOLDER_BOS, "{\"bos_token\":\"<e>\"}", NULL, NULL, "puts token 2 first, but", 0, 0, false, false, NULL },
+        { FOLDER_TOKENS "}", NULL, "{\"eos_token_id\":4}", NULL, "eos_token_id is 4, but there are 4", 0, 0, false, false, NULL },
+        { FOLDER_TOKENS "}", NULL, "{\"eos_token_id\":[-1]}", NULL, "eos_token_id is -1", 0, 0, false, false, NULL },
+        { FOLDER_TOKENS "}", NULL, "{", NULL, "generation_config.json: line 1", 0, 0, false, false, NULL },
+    };
+    char folder[] = "/tmp/ca-tokenizer-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        write_file(folder, "tokenizer.json", rows[i].tokens);
+        write_file(folder, "tokenizer_config.json", rows[i].config);
+        write_file(folder, "generation_config.json", rows[i].generation);
+        write_file(folder, "chat_template.jinja", rows[i].chat);
+        ca_tokenizer *tok;
+        const ca_status st = ca_tokenizer_open(folder, &tok);
+        if ((st == CA_OK) != !rows[i].error || (rows[i].error && !strstr(ca_last_error(), rows[i].error)))
+            fail_msg("row %zu: %s: %s", i, ca_status_name(st), ca_last_error());
+        assert_int_equal(tok != NULL, st == CA_OK);
+        if (!tok) continue;
+        assert_int_equal(ca_tokenizer_bos(tok), rows[i].bos);
+        assert_int_equal(ca_tokenizer_eos(tok), rows[i].eos);
+        assert_int_equal(ca_tokenizer_is_end(tok, 0), rows[i].a_ends);
+        if (rows[i].adds)
+            EXPECT_IDS(tok, "ab", CA_TOK_ADD_BOS, 2, 0, 1);
+        else
+            EXPECT_IDS(tok, "ab", CA_TOK_ADD_BOS, 0, 1);
+        char *text;
+        size_t len;
+        const ca_status chat = ca_chat_render(tok, &(ca_message){ "user", "hi" }, 1, false, &text, &len);
+        assert_int_equal(chat, rows[i].rendered ? CA_OK : CA_E_UNSUPPORTED);
+        if (text) assert_string_equal(text, rows[i].rendered);
+        ca_free(text);
+        ca_tokenizer_close(tok);
+    }
+    static const char *const names[] = { "tokenizer.json", "tokenizer_config.json", "generation_config.json",
+                                         "chat_template.jinja" };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) write_file(folder, names[i], NULL);
+    assert_int_equal(rmdir(folder), 0);
+}
+
+/* One part of a good file is put in place of another; what is not done here is refused by name. */
+static void test_damaged_json(void **state)
+{
+    (void)state;
+    static const char good[] = "{\"added_tokens\":[{\"id\":4,\"content\":\"<s>\",\"special\":true}],\"normalizer\":null,"
+                               "\"pre_tokenizer\":null,\"post_processor\":null,\"decoder\":{\"type\":\"Fuse\"},\"model\":"
+                               "{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"c\":3},\"merges\":[\"a b\"]}}";
+#define PRE(x) "\"pre_tokenizer\":null", "\"pre_tokenizer\":" x
+#define REGEX(x) PRE("{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"" x "\"}}")
+#define NORM(x) "\"normalizer\":null", "\"normalizer\":" x
+#define DEC(x) "{\"type\":\"Fuse\"}", x
+#define POST(x) "\"post_processor\":null", "\"post_processor\":" x
+#define MODEL(x) "\"type\":\"BPE\"", "\"type\":\"BPE\"," x
+    static const struct {
+        const char *from, *to;
+        ca_status status;
+        const char *message;
+    } rows[] = {
+        { "null", "null", CA_OK, "" },
+        { "\"type\":\"BPE\",", "", CA_OK, "" },
+        { "{\"added", "[\"added", CA_E_FORMAT, "line 1" },
+        { "\"b\":1", "\"a\":1", CA_E_FORMAT, "duplicate" },
+        { "\"b\":1", "\"b\":0", CA_E_FORMAT, "token 0 is 'a' and 'b'" },
+        { "\"b\":1", "\"b\":-1", CA_E_FORMAT, "token 'b' has the id -1" },
+        { "\"b\":1", "\"b\":99999", CA_E_FORMAT, "id 99999; with 5 tokens 0 to 1033" },
+        { "\"b\":1", "\"b\":1.5", CA_E_FORMAT, "token 'b' has the id" },
+        { "\"vocab\":{", "\"vocabs\":{", CA_E_FORMAT, "'vocab' is missing" },
+        { "\"merges\":[", "\"merge\":[", CA_E_FORMAT, "'merges' is missing" },
+        { "\"a b\"", "\"a x\"", CA_E_FORMAT, "merges[0] 'a x': 'x' is not a token" },
+        { "\"a b\"", "\"b a\"", CA_E_FORMAT, "'ba' is not a token" },
+        { "\"a b\"", "\"ab\"", CA_E_FORMAT, "merges[0] is not two tokens" },
+        { "\"a b\"", "[\"a\"]", CA_E_FORMAT, "merges[0] is not two tokens" },
+        { "\"a b\"", "[\"a\",\"b\"]", CA_OK, "" },
+        { "\"a b\"", "7", CA_E_FORMAT, "merges[0] is not two tokens" },
+        { "\"BPE\"", "\"Unigram\"", CA_E_UNSUPPORTED, "model: 'Unigram' is not supported; known: BPE" },
+        { MODEL("\"dropout\":0.1"), CA_E_UNSUPPORTED, "'dropout'" },
+        { MODEL("\"dropout\":0"), CA_OK, "" },
+        { MODEL("\"end_of_word_suffix\":\"</w>\""), CA_E_UNSUPPORTED, "'end_of_word_suffix'" },
+        { MODEL("\"end_of_word_suffix\":\"\""), CA_OK, "" },
+        { MODEL("\"unk_token\":\"?\""), CA_E_FORMAT, "'unk_token'" },
+        { MODEL("\"byte_fallback\":true"), CA_E_UNSUPPORTED, "'byte_fallback'" },
+        { MODEL("\"ignore_merges\":1"), CA_E_FORMAT, "'ignore_merges'" },
+        { "\"id\":4", "\"id\":3", CA_E_FORMAT, "token 3 is 'c' and '<s>'" },
+        { "\"<s>\"", "\"ab\"", CA_E_FORMAT, "token 'ab' has two ids, 2 and 4" },
+        { "\"content\":\"<s>\"", "\"content\":8", CA_E_FORMAT, "'content'" },
+        { "\"special\"", "\"single_word\"", CA_E_UNSUPPORTED, "added_tokens: '<s>' is not supported; known: single_word false" },
+        { NORM("{\"type\":\"NFKC\"}"), CA_E_UNSUPPORTED, "normalizer: 'NFKC' is not supported; known: NFC, Replace" },
+        { NORM("7"), CA_E_FORMAT, "'normalizer'" },
+        { NORM("{\"type\":\"Sequence\"}"), CA_E_FORMAT, "'normalizers'" },
+        { NORM("{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Sequence\"}]}"), CA_E_UNSUPPORTED, "'Sequence'" },
+        { NORM("{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a\"},\"content\":\"\"}"), CA_E_UNSUPPORTED, "Replace by Regex" },
+        { NORM("{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"\"}"), CA_E_FORMAT, "'String'" },
+        { NORM("{\"type\":\"Prepend\",\"prepend\":\"0123456789012345678901234567890123\"}"), CA_E_UNSUPPORTED, "has 34 bytes" },
+        { PRE("{\"type\":\"Whitespace\"}"), CA_E_UNSUPPORTED, "pre_tokenizer: 'Whitespace' is not supported; known: Split" },
+        { PRE("{\"type\":\"ByteLevel\"}"), CA_E_UNSUPPORTED, "decoder: 'ByteLevel'" },
+        { PRE("{\"type\":\"Split\"}"), CA_E_FORMAT, "'String'" },
+        { PRE("{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":\"Odd\"}"), CA_E_UNSUPPORTED, "'Odd'" },
+        { PRE("{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\"},{\"type\":\"Metaspace\"}]}"), CA_E_UNSUPPORTED,
+          "'Metaspace'" },
+        { REGEX("(a"), CA_E_UNSUPPORTED, "cannot compile" },
+        { REGEX("a*"), CA_E_UNSUPPORTED, "matches empty text" },
+        { REGEX("[a[b]]"), CA_E_UNSUPPORTED, "a class in a class" },
+        { REGEX("[^\\\\S]"), CA_E_UNSUPPORTED, "an escape" },
+        { REGEX("\\\\w+"), CA_E_UNSUPPORTED, "an escape" },
+        { REGEX("\\\\h"), CA_E_UNSUPPORTED, "an escape" },
+        { REGEX("a{1,3}+"), CA_E_UNSUPPORTED, "a group or a count" },
+        { REGEX("a(?i)b"), CA_E_UNSUPPORTED, "a group or a count" },
+        { REGEX("(?i)a[\\\\s\\\\p{L}\\\\]]+\\\\u4e00"), CA_OK, "" },
+        { REGEX("(a+)+b"), CA_OK, "" },
+        { DEC("null"), CA_E_FORMAT, "'decoder'" },
+        { DEC("{\"type\":\"WordPiece\"}"), CA_E_UNSUPPORTED, "decoder: 'WordPiece'" },
+        { DEC("{\"type\":\"Strip\",\"content\":\" \",\"start\":2,\"stop\":0}"), CA_E_UNSUPPORTED, "'Strip'" },
+        { POST("{\"type\":\"BertProcessing\"}"), CA_E_UNSUPPORTED, "post_processor: 'BertProcessing'" },
+        { POST("{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{}},{\"SpecialToken\":{\"id\":\"<e>\"}}]}"),
+          CA_E_UNSUPPORTED, "'<e>' is not supported; known: one token before" },
+        { POST("{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<e>\"}}]}"), CA_E_FORMAT, "'ids'" },
+        { POST("{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"e\"}}],\"special_tokens\":{\"e\":{\"ids\":"
+               "[5]}}}"),
+          CA_E_FORMAT, "token 5, but there are 5" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char text[2048];
+        const char *at = strstr(good, rows[i].from);
+        assert_non_null(at);
+        (void)snprintf(text, sizeof text, "%.*s%s%s", (int)(at - good), good, rows[i].to, at + strlen(rows[i].from));
+        ca_tokenizer *tok;
+        const ca_status st = ca_tokenizer_from_json_memory(text, strlen(text), "test.json", &tok);
+        if (st != rows[i].status || !strstr(st ? ca_last_error() : "", rows[i].message))
+            fail_msg("row %zu, %s: %s: %s", i, rows[i].to, ca_status_name(st), ca_last_error());
+        assert_int_equal(tok != NULL, st == CA_OK);
+        ca_tokenizer_close(tok);
+    }
+    /* A pattern that runs away on some text says so. */
+    char text[1024];
+    const char *const pattern =
+        "\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"(a+)+[bd]\"}}";
+    const char *at = strstr(good, "\"pre_tokenizer\":null");
+    (void)snprintf(text, sizeof text, "%.*s%s%s", (int)(at - good), good, pattern, at + strlen("\"pre_tokenizer\":null"));
+    ca_tokenizer *tok;
+    assert_int_equal(ca_tokenizer_from_json_memory(text, strlen(text), "test.json", &tok), CA_OK);
+    uint32_t *ids;
+    size_t n;
+    assert_int_equal(ca_tokenize(tok, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", 44, 0, &ids, &n), CA_E_UNSUPPORTED);
+    assert_non_null(strstr(ca_last_error(), "pcre2 error"));
+    ca_tokenizer_close(tok);
+}
 
 /* ---- merging ---- */
 
@@ -447,6 +744,150 @@ static void test_merges_by_definition(void **state)
         ca_tokenizer_close(tok);
     }
     free(t);
+}
+
+/* ---- SentencePiece ---- */
+
+/* A vocabulary of the letters a to c, strings of them, and bytes; scores come in few values, so that many are equal. */
+typedef struct scored_toy {
+    char name[200][8];
+    float score[200];
+    uint32_t n_names;
+} scored_toy;
+
+enum { SCORED_FIRST = 1 + 256 + 1 }; /* tokens before the names: <unk>, the bytes, the word mark */
+
+static ca_tokenizer *scored_tokenizer(scored_toy *t, uint32_t seed, int add_space_prefix)
+{
+    vocab v = vocab_new("default");
+    v.model = "llama";
+    v.add_space_prefix = add_space_prefix;
+    memset(t, 0, sizeof *t);
+    (void)vocab_token(&v, "<unk>", TOKEN_UNKNOWN);
+    vocab_score(&v, 0);
+    for (unsigned b = 0; b < 256; b++) {
+        char name[8];
+        (void)snprintf(name, sizeof name, "<0x%02X>", b);
+        (void)vocab_token(&v, name, TOKEN_BYTE);
+        vocab_score(&v, 0);
+    }
+    (void)vocab_token(&v, "\xE2\x96\x81", TOKEN_NORMAL);
+    vocab_score(&v, 0);
+    for (int tries = 0; tries < 150; tries++) {
+        char name[8] = "";
+        const size_t len = tries < 3 ? 1 : 2 + random_below(&seed, 4);
+        for (size_t i = 0; i < len; i++) name[i] = (char)('a' + (tries < 3 ? (uint32_t)tries : random_below(&seed, 3)));
+        uint32_t i = 0;
+        while (i < t->n_names && strcmp(t->name[i], name) != 0) i++;
+        if (i < t->n_names) continue;
+        memcpy(t->name[i], name, sizeof name);
+        t->score[i] = -(float)random_below(&seed, 6);
+        (void)vocab_token(&v, name, TOKEN_NORMAL);
+        vocab_score(&v, t->score[i]);
+        t->n_names++;
+    }
+    return vocab_tokenizer(&v);
+}
+
+/* The definition: again and again, the pair that makes the token of the highest score, leftmost among equals. */
+static size_t merge_scored(const scored_toy *t, const char *text, uint32_t *ids)
+{
+    char parts[100][8];
+    size_t n = strlen(text);
+    for (size_t i = 0; i < n; i++) (void)snprintf(parts[i], sizeof parts[i], "%c", text[i]);
+    for (;;) {
+        size_t best = n;
+        float score = 0;
+        for (size_t i = 0; i + 1 < n; i++) {
+            char both[16];
+            (void)snprintf(both, sizeof both, "%s%s", parts[i], parts[i + 1]);
+            for (uint32_t k = 0; k < t->n_names; k++)
+                if (strcmp(both, t->name[k]) == 0 && (best == n || t->score[k] > score)) {
+                    best = i;
+                    score = t->score[k];
+                }
+        }
+        if (best == n) break;
+        char both[16];
+        (void)snprintf(both, sizeof both, "%s%s", parts[best], parts[best + 1]);
+        memcpy(parts[best], both, sizeof parts[best]);
+        memmove(parts + best + 1, parts + best + 2, (n - best - 2) * sizeof *parts);
+        n--;
+    }
+    for (size_t i = 0; i < n; i++)
+        for (uint32_t k = 0; k < t->n_names; k++)
+            if (strcmp(parts[i], t->name[k]) == 0) ids[i] = SCORED_FIRST + k;
+    return n;
+}
+
+static void test_scores_by_definition(void **state)
+{
+    (void)state;
+    scored_toy t;
+    for (uint32_t seed = 1; seed <= 12; seed++) {
+        ca_tokenizer *tok = scored_tokenizer(&t, seed, 0);
+        uint32_t rng = seed;
+        for (int round = 0; round < 60; round++) {
+            char text[100] = "";
+            uint32_t want[100] = { 0 };
+            const size_t len = 1 + random_below(&rng, 98), letters = 1 + random_below(&rng, 3);
+            for (size_t i = 0; i < len; i++) text[i] = (char)('a' + random_below(&rng, (uint32_t)letters));
+            expect_ids(tok, text, 0, want, merge_scored(&t, text, want));
+        }
+        ca_tokenizer_close(tok);
+    }
+}
+
+/* Word marks, bytes of characters without a token, and the space in front, which the decoder takes off again. */
+static void test_sentences(void **state)
+{
+    (void)state;
+    enum { MARK = 1 + 256, A, MARK_A, MARKS, SLASH };
+    for (int prefix = 0; prefix < 2; prefix++) {
+        vocab v = vocab_new("default");
+        v.model = "llama";
+        v.add_space_prefix = prefix;
+        (void)vocab_token(&v, "<unk>", TOKEN_UNKNOWN);
+        for (unsigned b = 0; b < 256; b++) {
+            char name[8];
+            (void)snprintf(name, sizeof name, "<0x%02X>", b);
+            (void)vocab_token(&v, name, TOKEN_BYTE);
+        }
+        static const char *const names[] = { "\xE2\x96\x81", "a", "\342\226\201a", "\xE2\x96\x81\xE2\x96\x81", "/" };
+        for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) (void)vocab_token(&v, names[i], TOKEN_NORMAL);
+        (void)vocab_token(&v, "</s>", TOKEN_CONTROL);
+        for (uint64_t i = 0; i < v.n_tokens; i++) vocab_score(&v, -(float)i);
+        v.bos = 0;
+        ca_tokenizer *tok = vocab_tokenizer(&v);
+        if (prefix) {
+            EXPECT_IDS(tok, "a a", CA_TOK_ADD_BOS, 0, MARK_A, MARK_A);
+            EXPECT_IDS(tok, "</s>a", CA_TOK_PARSE_SPECIAL, SLASH + 1, MARK_A);
+            EXPECT_IDS(tok, " ", 0, MARKS);
+        } else {
+            EXPECT_IDS(tok, "a a", CA_TOK_ADD_BOS, 0, A, MARK_A);
+            EXPECT_IDS(tok, "a  a", 0, A, MARK, MARK_A);
+            EXPECT_IDS(tok, "/\xc3\xa9\xE2\x96\x81", 0, SLASH, 1 + 0xc3, 1 + 0xa9, MARK);
+        }
+        static const char *const texts[] = { "a a", " a", "a  a\xc3\xa9 \n", "  ", "\xf0\x9f\x91\x8b" };
+        for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+            size_t n;
+            uint32_t *ids = tokenize(tok, texts[i], strlen(texts[i]), 0, &n);
+            bytes got = decode(tok, ids, n, true);
+            assert_int_equal(got.len, strlen(texts[i]));
+            assert_memory_equal(got.data, texts[i], got.len);
+            free(got.data);
+            ca_free(ids);
+        }
+        ca_detokenizer dec = { .started = true };
+        char buf[16];
+        size_t len;
+        assert_int_equal(ca_detokenize(tok, &dec, MARK_A, false, buf, sizeof buf, &len), CA_OK);
+        assert_string_equal(buf, " a");
+        dec.started = false;
+        assert_int_equal(ca_detokenize(tok, &dec, MARK_A, false, buf, sizeof buf, &len), CA_OK);
+        assert_string_equal(buf, prefix ? "a" : " a");
+        ca_tokenizer_close(tok);
+    }
 }
 
 /* Words that come again, and words that meet in the cache of pieces: each has the ids it has alone. */
@@ -710,6 +1151,11 @@ static void test_hostile_lengths(void **state)
         for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) check_long(tok, units[i], "x");
         ca_tokenizer_close(tok);
     }
+    scored_toy t; /* whole texts are one piece */
+    tok = scored_tokenizer(&t, 5, 0);
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) check_long(tok, units[i], "x");
+    check_long(tok, "abcacab", "x");
+    ca_tokenizer_close(tok);
 }
 
 /* ---- NFC ---- */
@@ -777,7 +1223,9 @@ static void test_damaged_vocabularies(void **state)
     } rows[] = {
         { "good", "gpt2", "smollm", "ab", 1, "a b", 1, 2, 3, 1, 0, CA_OK, "" },
         { "no types is fine", "gpt2", "smollm", "ab", 1, "a b", 1, 2, 3, 1, NO_TYPES, CA_OK, "" },
-        { "model", "llama", "smollm", "ab", 1, "a b", 1, 2, 3, 1, 0, CA_E_UNSUPPORTED, "'llama' is not supported; known: gpt2" },
+        { "scores", "llama", "smollm", "ab", 1, "a b", 1, 2, 3, 1, 0, CA_E_FORMAT, "key 'tokenizer.ggml.scores' is missing" },
+        { "model", "bert", "smollm", "ab", 1, "a b", 1, 2, 3, 1, 0, CA_E_UNSUPPORTED,
+          "'bert' is not supported; known: gpt2, llama" },
         { "no model", NULL, "smollm", "ab", 1, "a b", 1, 2, 3, 1, 0, CA_E_FORMAT, "tokenizer.ggml.model" },
         { "pre", "gpt2", "dbrx", "ab", 1, "a b", 1, 2, 3, 1, 0, CA_E_UNSUPPORTED, "'dbrx' is not supported; known: smollm, gpt-2" },
         { "no pre", "gpt2", NULL, "ab", 1, "a b", 1, 2, 3, 1, 0, CA_E_FORMAT, "tokenizer.ggml.pre" },
@@ -827,6 +1275,30 @@ static void test_damaged_vocabularies(void **state)
         assert_int_equal(tok != NULL, st == CA_OK);
         ca_tokenizer_close(tok);
     }
+    static const struct {
+        float score;
+        size_t n_scores, n_name;
+        ca_status status;
+        const char *message;
+    } scored[] = {
+        { 0, 2, 1, CA_OK, "" },
+        { NAN, 2, 1, CA_E_FORMAT, "the score of token 0 is not a number" },
+        { INFINITY, 2, 1, CA_OK, "" },
+        { 0, 1, 1, CA_E_FORMAT, "scores has 1 entries for 2 tokens" },
+        { 0, 2, 513, CA_E_UNSUPPORTED, "token 1 has 513 bytes, at most 512" },
+    };
+    for (size_t i = 0; i < sizeof scored / sizeof scored[0]; i++) {
+        vocab v = vocab_new(NULL);
+        v.model = "llama";
+        (void)vocab_token(&v, "a", TOKEN_NORMAL);
+        (void)vocab_token_n(&v, long_name, scored[i].n_name, TOKEN_NORMAL);
+        for (size_t k = 0; k < scored[i].n_scores; k++) vocab_score(&v, scored[i].score);
+        ca_tokenizer *tok;
+        const ca_status st = open_vocab(&v, &tok);
+        if (st != scored[i].status || !strstr(st ? ca_last_error() : "", scored[i].message))
+            fail_msg("scored row %zu: %s: %s", i, ca_status_name(st), ca_last_error());
+        ca_tokenizer_close(tok);
+    }
     ca_tokenizer *tok;
     assert_int_equal(ca_tokenizer_open("/nonexistent.gguf", &tok), CA_E_IO);
     assert_null(tok);
@@ -842,7 +1314,13 @@ int main(void)
 #ifdef CA_SHARED_GOLDEN
         cmocka_unit_test(test_shared_vocabularies),
 #endif
+        cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_folder_files),
+        cmocka_unit_test(test_damaged_json),
         cmocka_unit_test(test_merges_by_definition),
+        cmocka_unit_test(test_scores_by_definition),
+        cmocka_unit_test(test_sentences),
         cmocka_unit_test(test_words_alone_and_together),
         cmocka_unit_test(test_added_tokens),
         cmocka_unit_test(test_bos_and_ends),

@@ -13,15 +13,15 @@ typedef struct bytes {
     size_t len, cap;
 } bytes;
 
-enum { TOKEN_NORMAL = 1, TOKEN_UNKNOWN = 2, TOKEN_CONTROL = 3, TOKEN_USER_DEFINED = 4 };
+enum { TOKEN_NORMAL = 1, TOKEN_UNKNOWN = 2, TOKEN_CONTROL = 3, TOKEN_USER_DEFINED = 4, TOKEN_BYTE = 6 };
 
 typedef struct vocab {
     const char *model, *pre, *chat_template; /* NULL: no such key */
     int64_t bos, eos, eot;                   /* negative: no such key */
-    int add_bos;                             /* negative: no such key */
+    int add_bos, add_space_prefix;           /* negative: no such key */
     bool no_types, no_merges;                /* leave the arrays out */
-    bytes tokens, types, merges;
-    uint64_t n_tokens, n_types, n_merges;
+    bytes tokens, types, merges, scores;
+    uint64_t n_tokens, n_types, n_merges, n_scores; /* no scores: no such key */
 } vocab;
 
 static inline void bytes_add(bytes *b, const void *data, size_t n)
@@ -53,7 +53,7 @@ static inline void bytes_str(bytes *b, const char *s, size_t n)
 
 static inline vocab vocab_new(const char *pre)
 {
-    return (vocab){ .model = "gpt2", .pre = pre, .bos = -1, .eos = -1, .eot = -1, .add_bos = -1 };
+    return (vocab){ .model = "gpt2", .pre = pre, .bos = -1, .eos = -1, .eot = -1, .add_bos = -1, .add_space_prefix = -1 };
 }
 
 /* name as the file writes it: ordinary tokens in the byte alphabet. */
@@ -68,6 +68,12 @@ static inline uint32_t vocab_token_n(vocab *v, const char *name, size_t n, uint3
 static inline uint32_t vocab_token(vocab *v, const char *name, uint32_t type)
 {
     return vocab_token_n(v, name, strlen(name), type);
+}
+
+static inline void vocab_score(vocab *v, float score)
+{
+    bytes_add(&v->scores, &score, sizeof score);
+    v->n_scores++;
 }
 
 static inline void vocab_merge(vocab *v, const char *line)
@@ -103,7 +109,7 @@ static inline void vocab_bytes(vocab *v)
     }
 }
 
-enum { GGUF_U32 = 4, GGUF_I32 = 5, GGUF_BOOL = 7, GGUF_STRING = 8, GGUF_ARRAY = 9 };
+enum { GGUF_U32 = 4, GGUF_I32 = 5, GGUF_F32 = 6, GGUF_BOOL = 7, GGUF_STRING = 8, GGUF_ARRAY = 9 };
 
 static inline void image_key(bytes *im, uint64_t *n_keys, const char *key, uint32_t type)
 {
@@ -152,6 +158,11 @@ static inline bytes vocab_image(vocab *v)
         image_key(&keys, &n, "tokenizer.ggml.add_bos_token", GGUF_BOOL);
         bytes_add(&keys, v->add_bos ? "\1" : "\0", 1);
     }
+    if (v->add_space_prefix >= 0) {
+        image_key(&keys, &n, "tokenizer.ggml.add_space_prefix", GGUF_BOOL);
+        bytes_add(&keys, v->add_space_prefix ? "\1" : "\0", 1);
+    }
+    if (v->n_scores > 0) image_array(&keys, &n, "tokenizer.ggml.scores", GGUF_F32, v->n_scores, &v->scores);
     bytes_add(&im, "GGUF", 4);
     bytes_u32(&im, 3);
     bytes_u64(&im, 0);
@@ -161,6 +172,7 @@ static inline bytes vocab_image(vocab *v)
     free(v->tokens.data);
     free(v->types.data);
     free(v->merges.data);
+    free(v->scores.data);
     *v = vocab_new(NULL);
     return im;
 }

@@ -1,4 +1,4 @@
-/* A model: weights and hyper-parameters of a GGUF file, packed once for the matrix products. */
+/* A model: weights and hyper-parameters of a GGUF file or a Hugging Face folder, packed once for the matrix products. */
 #ifndef COMPACTATTN_MODEL_H
 #define COMPACTATTN_MODEL_H
 
@@ -15,28 +15,38 @@ typedef struct ca_model ca_model; /* immutable after opening: many sessions may 
 typedef struct ca_model_opt {
     const char *isa; /* cap of the kernels, as ca_kern_choose; NULL = best */
     int n_threads;   /* for packing; 0 = all */
+    /* Reads and checks everything but packs no weight: for ca_model_get_info, ca_session_forecast and the tokenizer. */
+    bool forecast_only;
 } ca_model_opt;
 
 typedef struct ca_model_info {
-    char architecture[32], name[96];
+    char architecture[32], name[96]; /* architecture: "llama", "qwen2", "qwen3", "qwen3moe" or "gemma3", whatever the format */
     uint32_t n_layers, hidden, n_heads, n_kv_heads, head_dim, ffn, vocab, max_context;
     float rope_theta, rms_eps;
+    float rope_factor;     /* 1 without scaling */
+    char rope_scaling[16]; /* "none", "linear", "llama3" or "yarn" */
+    float attn_scale;      /* of q . k, before softmax */
+    uint32_t n_sliding;    /* layers whose queries see the last `window` keys only; selectors leave them alone */
+    uint32_t window;       /* 0 without such layers */
+    uint32_t n_experts, experts_per_token, expert_ffn; /* 0 without experts */
     bool tied_output;
     uint64_t n_params;
-    uint64_t file_bytes;   /* size of the file */
-    uint64_t packed_bytes; /* memory of the packed weights */
+    uint64_t file_bytes;   /* size of all files of tensors */
+    uint64_t packed_bytes; /* memory of the packed weights; a forecast when none are packed */
 } ca_model_info;
 
-/* Opens a GGUF file and packs its weights. opt may be NULL. The caller owns *out. Errors name the file, the key or tensor, and
- * what was expected. */
+/* Opens a GGUF file, a split one (NAME-00001-of-0000N.gguf) or a Hugging Face folder, and packs its weights. opt may be NULL. The
+ * caller owns *out. Errors name the file, the key or tensor, and what was expected. CA_E_MEMORY says so before packing when the
+ * weights cannot fit. */
 CA_API ca_status ca_model_open(const char *path, const ca_model_opt *opt, ca_model **out);
 CA_API void ca_model_close(ca_model *model);
 CA_API void ca_model_get_info(const ca_model *model, ca_model_info *out);
 CA_API const ca_tokenizer *ca_model_tokenizer(const ca_model *model);
 CA_API const ca_kern *ca_model_kern(const ca_model *model);
 
-/* Calls fn for every tensor of a file, without loading it: name, type name, dims (n_dims of them, fastest first), bytes. Also
- * every metadata key with its value as text. Either callback may be NULL. For `inspect model`. */
+/* Calls fn for every tensor of a file or folder, without loading it: name, type name, dims (n_dims of them, fastest first), bytes. Also
+ * every metadata key with its value as text; those of config.json as "gemma3.hidden_size" and "gemma3.text_config.hidden_size", after
+ * general.architecture (its model_type) and general.name (the folder's). Either callback may be NULL. For `inspect model`. */
 typedef struct ca_file_visitor {
     void *user;
     void (*on_meta)(void *user, const char *key, const char *type, const char *value);

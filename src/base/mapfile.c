@@ -38,3 +38,10 @@ void ca_mapfile_close(ca_mapfile *map)
     if (map->data) (void)munmap((void *)(uintptr_t)map->data, map->size);
     *map = (ca_mapfile){ 0 };
 }
+
+void ca_mapfile_release(const void *data, size_t size)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)data + page - 1) / page * page;
+    const uintptr_t to = ((uintptr_t)data + size) / page * page;
+    if (to > from) (void)madvise((void *)from, to - from, MADV_DONTNEED); /* a hint: failure costs memory only */
+}

@@ -14,5 +14,7 @@ typedef struct ca_mapfile {
 ca_status ca_mapfile_open(const char *path, ca_mapfile *out);
 /* Unmaps; a zeroed map is fine. */
 void ca_mapfile_close(ca_mapfile *map);
+/* Bytes of a map that will not be read soon: they need not stay in memory. They are read from the file again when they are. */
+void ca_mapfile_release(const void *data, size_t size);
 
 #endif

@@ -60,6 +60,23 @@ static void swiglu(const float *gate, const float *up, size_t n, void *out)
     for (; i < n; i++) y[i] = v_elt_of(gate[i] / (1.0F + expf(-gate[i])) * up[i]);
 }
 
+/* -2 u log2(e) = -(a g + b g^3), a = 2 sqrt(2/pi) log2(e), b = 0.044715 a. */
+static void geglu(const float *gate, const float *up, size_t n, void *out)
+{
+    v_elt *y = out;
+    size_t i = 0;
+    const vf a = v_set1(-2.30220818F), b = v_set1(-0.102943240F), one = v_set1(1.0F);
+    for (; i + VW <= n; i += VW) {
+        const vf g = v_load(gate + i);
+        const vf power = v_mul(g, v_fma(b, v_mul(g, g), a));
+        v_store_elts(y + i, v_mul(v_div(g, v_add(one, v_exp2(power))), v_load(up + i)));
+    }
+    for (; i < n; i++) {
+        const float g = gate[i], u = 0.797884561F * (g + 0.044715F * g * g * g);
+        y[i] = v_elt_of(g / (1.0F + expf(-2.0F * u)) * up[i]);
+    }
+}
+
 /* Rounds each value once, stores it where the kernels read it, and adds the stored keys to mean_sum in token order. */
 static void page_put(void *page, uint32_t page_tokens, uint32_t head_dim, uint32_t slot, uint32_t n, const float *k, const float *v,
                      size_t stride, float *mean_sum)

@@ -120,6 +120,8 @@ struct ca_kern {
     void (*rope)(float *x, uint32_t n_heads, uint32_t head_dim, const float *cos_sin);
     /* out[i] = gate[i] / (1 + exp(-gate[i])) * up[i], in the set's type. */
     void (*swiglu)(const float *gate, const float *up, size_t n, void *out);
+    /* The same with GELU's tanh form: out[i] = gate[i] / (1 + exp(-2 u)) * up[i], u = sqrt(2/pi) (gate[i] + 0.044715 gate[i]^3). */
+    void (*geglu)(const float *gate, const float *up, size_t n, void *out);
     /* float -> the set's type. */
     void (*convert)(const float *x, size_t n, void *out);
 

@@ -178,6 +178,14 @@ static void swiglu(const float *gate, const float *up, size_t n, void *out)
     for (size_t i = 0; i < n; i++) ((float *)out)[i] = gate[i] / (1.0F + expf(-gate[i])) * up[i];
 }
 
+static void geglu(const float *gate, const float *up, size_t n, void *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float g = gate[i], u = 0.797884561F * (g + 0.044715F * g * g * g);
+        ((float *)out)[i] = g / (1.0F + expf(-2.0F * u)) * up[i];
+    }
+}
+
 static void convert(const float *x, size_t n, void *out)
 {
     memcpy(out, x, n * 4);
@@ -214,6 +222,7 @@ const ca_kern ca_kern_scalar = {
     .rmsnorm = rmsnorm,
     .rope = rope,
     .swiglu = swiglu,
+    .geglu = geglu,
     .convert = convert,
     .peak = peak,
 };

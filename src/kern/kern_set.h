@@ -20,6 +20,7 @@ const ca_kern KERN_SYMBOL = {
     .rmsnorm = rmsnorm,
     .rope = rope,
     .swiglu = swiglu,
+    .geglu = geglu,
     .convert = convert,
     .peak = peak,
 };

@@ -272,13 +272,9 @@ static ca_status read_tensors(ca_reader *r, uint32_t alignment, ca_gguf *g)
 static ca_status read_all(ca_gguf *g)
 {
     ca_reader r = { .data = g->data, .size = g->size, .name = g->name };
-    uint32_t alignment, n_files;
+    uint32_t alignment;
     CA_TRY(read_header(&r, &g->n_entries, &g->n_tensors));
     CA_TRY(read_meta(&r, g));
-    CA_TRY(ca_gguf_u32_or(g, "split.count", 1, &n_files));
-    if (n_files > 1)
-        return ca_fail(CA_E_UNSUPPORTED, "%s: is one of %" PRIu32 " parts of a split model (split.count): merge them into one file",
-                       g->name, n_files);
     CA_TRY(ca_gguf_u32_or(g, "general.alignment", ALIGNMENT_DEFAULT, &alignment));
     if (alignment < 8 || alignment > ALIGNMENT_MAX || (alignment & (alignment - 1)) != 0)
         return ca_fail(CA_E_FORMAT, "%s: key 'general.alignment' is %" PRIu32 ", expected a power of two from 8 to %d", g->name,

@@ -26,7 +26,7 @@ typedef struct ca_tensor {
 } ca_tensor;
 
 /* Opens a file of version 2 or 3. CA_E_IO when it cannot be mapped, CA_E_FORMAT when its bytes are wrong (file, key or tensor, and
- * offset are named), CA_E_UNSUPPORTED for version 1, big-endian files, split files, nested arrays and tensor types without a reader.
+ * offset are named), CA_E_UNSUPPORTED for version 1, big-endian files, nested arrays and tensor types without a reader. One part of a split model is a file like any other: store.h.
  * The caller owns *out, which is NULL after an error. */
 ca_status ca_gguf_open(const char *path, ca_gguf **out);
 /* The same on bytes that the caller keeps alive; name is for messages. */

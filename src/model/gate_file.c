@@ -153,14 +153,14 @@ static ca_status choose_frequencies(gate_file *f, const ca_model *model)
 {
     ca_gate_opt *o = &f->opt;
     const double theta = (double)model->info.rope_theta;
-    o->rope_scale = 1.0F;
+    o->rope_scale = model->config.rope[0].magnitude;
     o->rotary = ca_min_u32(o->head_dim, o->hidden);
-    o->inv_freq = model->inv_freq;
+    o->inv_freq = model->inv_freq[0];
     if (o->hidden >= o->head_dim) return CA_OK;
     if (o->hidden > MAX_ROTARY || o->hidden % 2 != 0)
         return ca_fail(CA_E_UNSUPPORTED, "%s: gates of width %u are not supported; it must be even", f->path, o->hidden);
     for (uint32_t i = 0; i < o->head_dim / 2; i++)
-        if (fabs(model->inv_freq[i] / pow(theta, -2.0 * i / o->head_dim) - 1.0) > 1e-5)
+        if (fabs(model->inv_freq[0][i] / pow(theta, -2.0 * i / o->head_dim) - 1.0) > 1e-5)
             return ca_fail(CA_E_UNSUPPORTED,
                            "%s: the gate's width %u is below the model's head dimension %u, and the model scales its RoPE: the "
                            "frequencies of such a gate are not known",

@@ -162,6 +162,14 @@ done:
     return st;
 }
 
+ca_status ca_gemm_packed_bytes(const ca_gemm_engine *engine, uint32_t k, uint32_t n, size_t *out)
+{
+    dnnl_memory_desc_t md;
+    CA_TRY(packed_md(engine, k, n, &md));
+    *out = dnnl_memory_desc_get_size(&md);
+    return CA_OK;
+}
+
 ca_status ca_gemm_pack(const ca_gemm_engine *engine, uint32_t k, uint32_t n, const ca_gemm_source *source, ca_gemm_weight **out)
 {
     *out = NULL;

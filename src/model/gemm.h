@@ -24,6 +24,8 @@ typedef struct ca_gemm_source {
 /* Packs W [k][n], whose columns the source gives as rows, in panels of about a megabyte. Uses the caller's OpenMP threads.
  * CA_E_MEMORY, CA_E_UNSUPPORTED. */
 ca_status ca_gemm_pack(const ca_gemm_engine *engine, uint32_t k, uint32_t n, const ca_gemm_source *source, ca_gemm_weight **out);
+/* Bytes that a packed W [k][n] takes, without packing one. */
+ca_status ca_gemm_packed_bytes(const ca_gemm_engine *engine, uint32_t k, uint32_t n, size_t *out);
 void ca_gemm_weight_destroy(ca_gemm_weight *weight);
 size_t ca_gemm_weight_bytes(const ca_gemm_weight *weight);
 uint32_t ca_gemm_weight_n(const ca_gemm_weight *weight);
@@ -34,7 +36,7 @@ void ca_gemm_runner_destroy(ca_gemm_runner *runner);
 /* c[m][n] = a[m][k] * W, or c += a * W when accumulate. a has the engine's type; rows are contiguous. Uses the caller's OpenMP
  * threads. The first call for (k, n, m, accumulate, threads) compiles a kernel and may grow the scratch; later ones do neither,
  * as long as no more than CA_GEMM_PLANS such combinations take turns. */
-enum { CA_GEMM_PLANS = 48 };
+enum { CA_GEMM_PLANS = 96 };
 ca_status ca_gemm_run(ca_gemm_runner *runner, const ca_gemm_weight *weight, const void *a, uint32_t m, float *c, bool accumulate);
 
 /* Sums over all runs: wall milliseconds and floating-point operations (a multiply and an add count two). */

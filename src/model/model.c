@@ -5,79 +5,83 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/weights.h"
 #include "text/tokenizer_gguf.h"
+#include "text/tokenizer_hf.h"
 
 enum { MAX_THREADS = 1024 };
 
-static const ca_family *const families[] = { &ca_family_llama };
-
-static void copy_str(ca_str from, char *to, size_t cap)
+/* general.name of GGUF; a folder's own name. */
+static ca_status read_name(const ca_store *store, char *name, size_t cap)
 {
-    const size_t n = from.len < cap - 1 ? from.len : cap - 1;
-    memcpy(to, from.data, n);
-    to[n] = '\0';
-}
-
-static ca_status load_family(ca_model *model)
-{
-    enum { N_FAMILIES = sizeof families / sizeof *families };
-    ca_str name;
-    CA_TRY(ca_gguf_str(model->gguf, "general.architecture", &name));
-    for (size_t i = 0; i < N_FAMILIES; i++)
-        if (name.len == strlen(families[i]->architecture) && memcmp(name.data, families[i]->architecture, name.len) == 0)
-            return families[i]->load(model);
-    char known[128] = "";
-    for (size_t i = 0, used = 0; i < N_FAMILIES && used < sizeof known; i++)
-        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "", families[i]->architecture);
-    return ca_fail(CA_E_UNSUPPORTED, "%s: architecture '%.*s' is not supported; this build knows: %s", ca_gguf_path(model->gguf),
-                   (int)(name.len < 64 ? name.len : 64), name.data, known);
+    const ca_gguf *gguf = ca_store_gguf(store);
+    ca_str text = { "", 0 };
+    if (gguf != NULL) {
+        CA_TRY(ca_gguf_str_or(gguf, "general.name", text, &text));
+    } else {
+        const char *path = ca_store_path(store), *slash = strrchr(path, '/');
+        text.data = slash != NULL ? slash + 1 : path;
+        text.len = strlen(text.data);
+    }
+    ca_str_text(text, name, cap);
+    return CA_OK;
 }
 
 static ca_status fill_info(ca_model *model)
 {
+    const ca_config *c = &model->config;
     ca_model_info *info = &model->info;
-    ca_str text;
-    CA_TRY(ca_gguf_str(model->gguf, "general.architecture", &text));
-    copy_str(text, info->architecture, sizeof info->architecture);
-    CA_TRY(ca_gguf_str_or(model->gguf, "general.name", (ca_str){ "", 0 }, &text));
-    copy_str(text, info->name, sizeof info->name);
-    info->file_bytes = ca_gguf_file_bytes(model->gguf);
-    for (size_t i = 0; i < ca_gguf_n_tensors(model->gguf); i++) {
-        const ca_tensor *t = ca_gguf_tensor_at(model->gguf, i);
-        info->n_params += t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
-    }
-    info->packed_bytes = ca_gemm_weight_bytes(model->output);
-    for (uint32_t l = 0; l < info->n_layers; l++) {
-        const ca_layer *layer = &model->layers[l];
-        info->packed_bytes += ca_gemm_weight_bytes(layer->qkv) + ca_gemm_weight_bytes(layer->o) +
-                              ca_gemm_weight_bytes(layer->gate_up) + ca_gemm_weight_bytes(layer->down);
-    }
-    return CA_OK;
+    *info = (ca_model_info){ .n_layers = c->n_layers,
+                             .hidden = c->hidden,
+                             .n_heads = c->n_heads,
+                             .n_kv_heads = c->n_kv_heads,
+                             .head_dim = c->head_dim,
+                             .ffn = c->ffn,
+                             .vocab = c->vocab != 0 ? c->vocab : ca_tokenizer_size(model->tokenizer),
+                             .max_context = c->max_context,
+                             .rope_theta = c->rope[0].theta,
+                             .rope_factor = c->rope[0].factor,
+                             .rms_eps = c->rms_eps,
+                             .attn_scale = c->attn_scale,
+                             .n_experts = c->n_experts,
+                             .experts_per_token = c->top_k,
+                             .expert_ffn = c->expert_ffn,
+                             .file_bytes = ca_store_file_bytes(model->store) };
+    (void)snprintf(info->architecture, sizeof info->architecture, "%s", model->family->architecture);
+    (void)snprintf(info->rope_scaling, sizeof info->rope_scaling, "%s", ca_rope_name(c->rope[0].kind));
+    for (uint32_t l = 0; l < c->n_layers; l++) info->n_sliding += c->sliding[l];
+    info->window = info->n_sliding > 0 ? c->window : 0;
+    model->n_rotations = info->n_sliding > 0 ? 2 : 1;
+    return read_name(model->store, info->name, sizeof info->name);
 }
 
-static ca_status load(ca_model *model, const char *path, const char *isa)
+static ca_status load(ca_model *model, const char *path, const ca_model_opt *opt)
 {
-    CA_TRY(ca_kern_choose(isa, &model->kern));
-    CA_TRY(ca_gguf_open(path, &model->gguf));
-    CA_TRY(ca_tokenizer_from_gguf(model->gguf, &model->tokenizer));
+    CA_TRY(ca_kern_choose(opt->isa, &model->kern));
+    CA_TRY(ca_store_open(path, &model->store));
+    CA_TRY(ca_config_read(model->store, &model->family, &model->config));
+    const ca_gguf *gguf = ca_store_gguf(model->store);
+    CA_TRY(gguf != NULL ? ca_tokenizer_from_gguf(gguf, &model->tokenizer)
+                        : ca_tokenizer_from_folder(ca_store_path(model->store), &model->tokenizer));
     CA_TRY(ca_gemm_engine_create(ca_kern_dtype(model->kern), &model->engine));
-    CA_TRY(load_family(model));
-    return fill_info(model);
+    CA_TRY(fill_info(model));
+    return ca_weights_load(model, opt->forecast_only);
 }
 
 ca_status ca_model_open(const char *path, const ca_model_opt *opt, ca_model **out)
 {
+    static const ca_model_opt no_opt = { 0 };
     *out = NULL;
-    const int n_threads = opt != NULL ? opt->n_threads : 0;
-    if (n_threads < 0 || n_threads > MAX_THREADS)
-        return ca_fail(CA_E_ARG, "model: %d threads: give 0 (all) or 1 to %d", n_threads, MAX_THREADS);
+    if (opt == NULL) opt = &no_opt;
+    if (opt->n_threads < 0 || opt->n_threads > MAX_THREADS)
+        return ca_fail(CA_E_ARG, "model: %d threads: give 0 (all) or 1 to %d", opt->n_threads, MAX_THREADS);
     ca_model *model = calloc(1, sizeof *model);
     if (model == NULL) return ca_fail(CA_E_MEMORY, "model: no memory to open %s", path);
-    model->n_threads = n_threads > 0 ? n_threads : omp_get_num_procs();
+    model->n_threads = opt->n_threads > 0 ? opt->n_threads : omp_get_num_procs();
 
     const int callers_threads = omp_get_max_threads();
     omp_set_num_threads(model->n_threads);
-    const ca_status st = load(model, path, opt != NULL ? opt->isa : NULL);
+    const ca_status st = load(model, path, opt);
     omp_set_num_threads(callers_threads);
     if (st != CA_OK) {
         ca_model_close(model);
@@ -90,22 +94,10 @@ ca_status ca_model_open(const char *path, const ca_model_opt *opt, ca_model **ou
 void ca_model_close(ca_model *model)
 {
     if (model == NULL) return;
-    for (uint32_t l = 0; model->layers != NULL && l < model->info.n_layers; l++) {
-        ca_layer *layer = &model->layers[l];
-        free(layer->attn_norm);
-        free(layer->ffn_norm);
-        ca_gemm_weight_destroy(layer->qkv);
-        ca_gemm_weight_destroy(layer->o);
-        ca_gemm_weight_destroy(layer->gate_up);
-        ca_gemm_weight_destroy(layer->down);
-    }
-    free(model->layers);
-    free(model->final_norm);
-    free(model->inv_freq);
-    ca_gemm_weight_destroy(model->output);
+    ca_weights_free(model);
     ca_gemm_engine_destroy(model->engine);
     ca_tokenizer_close(model->tokenizer);
-    ca_gguf_close(model->gguf);
+    ca_store_close(model->store);
     free(model);
 }
 

@@ -1,43 +1,47 @@
-/* Inside of a model: hyper-parameters, packed weights, and the file they came from. */
+/* Inside of a model: hyper-parameters, packed weights, and the files they came from. */
 #ifndef CA_MODEL_MODEL_H
 #define CA_MODEL_MODEL_H
 
 #include <compactattn/model.h>
 
-#include "load/gguf.h"
+#include "model/config.h"
 #include "model/gemm.h"
 
-/* Weights of one decoder layer. Products that read the same input are one weight, side by side. */
+typedef struct ca_expert {
+    ca_gemm_weight *gate_up; /* [hidden][2 expert_ffn] */
+    ca_gemm_weight *down;    /* [expert_ffn][hidden] */
+} ca_expert;
+
+/* Weights of one decoder layer. Products that read the same input are one weight, side by side. What a family lacks is NULL. */
 typedef struct ca_layer {
-    float *attn_norm, *ffn_norm; /* [hidden] */
-    ca_gemm_weight *qkv;         /* [hidden][(n_heads + 2 n_kv_heads) head_dim]: Q heads, K heads, V heads */
-    ca_gemm_weight *o;           /* [n_heads head_dim][hidden] */
-    ca_gemm_weight *gate_up;     /* [hidden][2 ffn]: gate, up */
-    ca_gemm_weight *down;        /* [ffn][hidden] */
+    float *attn_norm, *ffn_norm;           /* [hidden] */
+    float *post_attn_norm, *post_ffn_norm; /* [hidden] */
+    float *q_norm, *k_norm;                /* [head_dim] */
+    float *qkv_bias, *o_bias, *gate_up_bias, *down_bias;
+    ca_gemm_weight *qkv;     /* [hidden][(n_heads + 2 n_kv_heads) head_dim]: Q heads, K heads, V heads */
+    ca_gemm_weight *o;       /* [n_heads head_dim][hidden] */
+    ca_gemm_weight *gate_up; /* [hidden][2 ffn]: gate, up */
+    ca_gemm_weight *down;    /* [ffn][hidden] */
+    ca_gemm_weight *router;  /* [hidden][n_experts]; with experts in place of gate_up and down */
+    ca_expert *experts;      /* [n_experts] */
 } ca_layer;
 
 struct ca_model {
-    ca_gguf *gguf; /* kept open: embeddings are read from the map */
+    ca_store *store; /* kept open: embeddings are read from the map */
     ca_tokenizer *tokenizer;
     const ca_kern *kern;
     ca_gemm_engine *engine;
+    const ca_family *family;
+    ca_config config;
     ca_model_info info;
     int n_threads; /* for packing */
 
     const ca_tensor *embedding; /* [vocab] rows of hidden */
-    ca_layer *layers;           /* [n_layers] */
+    ca_layer *layers;           /* [n_layers]; NULL when opened for a forecast only */
     float *final_norm;          /* [hidden] */
     ca_gemm_weight *output;     /* [hidden][vocab] */
-    double *inv_freq;           /* [head_dim/2]: radians per position of each rotated pair */
+    uint32_t n_rotations;       /* 1, or 2 when sliding layers turn at their own speed */
+    double *inv_freq[2];        /* [head_dim/2] radians per position of each rotated pair: of full layers, of sliding ones */
 };
-
-/* A family reads its own keys and tensors into a model whose gguf, tokenizer, kern and engine are there. What it has allocated
- * when it fails is freed by ca_model_close. */
-typedef struct ca_family {
-    const char *architecture; /* general.architecture */
-    ca_status (*load)(ca_model *model);
-} ca_family;
-
-extern const ca_family ca_family_llama;
 
 #endif

@@ -117,6 +117,50 @@ static void swiglu(void **state)
     }
 }
 
+/* The exponent -2 u is rounded to 24 bits, like swiglu's; where it is below -80 the value is nearly 0 and only its size is checked. */
+static void geglu(void **state)
+{
+    (void)state;
+    static const float special[] = { 0.0F, -0.0F, 12.0F, -4.0F, 1000.0F, 1e9F, 3e-6F, -1e-20F };
+    const kern_list kerns = usable_kerns();
+    for (size_t i = 0; i < kerns.n * N_LENGTHS; i++) {
+        const ca_kern *kern = kerns.kern[i / N_LENGTHS];
+        const size_t n = length_of(i % N_LENGTHS);
+        float *gate = random_values(n + 1, 6.0F, i), *up = random_values(n + 1, 2.0F, i + 1);
+        double want[MAX_N], relative[MAX_N];
+        static output o;
+        for (size_t j = 1; j <= n; j++)
+            if ((j + i) % 5 == 0) gate[j] = special[(j + i) / 5 % 8];
+        for (size_t j = 0; j < n; j++) {
+            const double g = (double)gate[j + 1], u = sqrt(2.0 / 3.14159265358979324) * (g + 0.044715 * g * g * g);
+            want[j] = g / (1.0 + exp(-2.0 * u)) * (double)up[j + 1];
+            relative[j] = 5e-7 + 2.4e-7 * fmin(fabs(2.0 * u), 100.0);
+        }
+        kern->geglu(gate + 1, up + 1, n, output_reset(&o, kern));
+        for (size_t j = 0; j < n; j++) {
+            const double got = (double)output_value(&o, j);
+            if (fabs(want[j]) < 1e-34 && fabs(got) < 1e-33) want[j] = got;
+        }
+        check_values(&o, want, relative, n, kern->name, "geglu");
+        free(gate);
+        free(up);
+    }
+    float gate[35], up[35];
+    static output o;
+    for (size_t i = 0; i < kerns.n; i++) {
+        for (size_t j = 0; j < 35; j++) {
+            gate[j] = j % 3 == 0 ? NAN : j % 3 == 1 ? INFINITY : -50.0F;
+            up[j] = 1.0F;
+        }
+        kerns.kern[i]->geglu(gate, up, 35, output_reset(&o, kerns.kern[i]));
+        for (size_t j = 0; j < 35; j++) {
+            const float got = output_value(&o, j);
+            if (j % 3 == 0 ? !isnan(got) : j % 3 == 1 ? got != INFINITY : !(fabsf(got) < 1e-30F))
+                fail_msg("%s geglu: gate %g at %zu gives %g", kerns.kern[i]->name, (double)gate[j], j, (double)got);
+        }
+    }
+}
+
 /* Infinite gates and NaN go through, in vectors and in tails. */
 static void swiglu_not_finite(void **state)
 {
@@ -325,9 +369,9 @@ static void cpu_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rmsnorm), cmocka_unit_test(swiglu),   cmocka_unit_test(swiglu_not_finite),
-        cmocka_unit_test(rope),    cmocka_unit_test(convert),  cmocka_unit_test(choosing),
-        cmocka_unit_test(peaks),   cmocka_unit_test(cpu_text),
+        cmocka_unit_test(rmsnorm),           cmocka_unit_test(swiglu), cmocka_unit_test(geglu),
+        cmocka_unit_test(swiglu_not_finite), cmocka_unit_test(rope),   cmocka_unit_test(convert),
+        cmocka_unit_test(choosing),          cmocka_unit_test(peaks),  cmocka_unit_test(cpu_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

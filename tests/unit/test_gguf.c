@@ -599,10 +599,9 @@ static void test_ruling_keys(void **state)
         { "general.alignment", 4, CA_E_FORMAT, "is 4, expected a power of two from 8" },
         { "general.alignment", 1U << 17, CA_E_FORMAT, "is 131072, expected a power of two" },
         { "general.alignment", 1U << 31, CA_E_FORMAT, "is 2147483648, expected a power of two" },
-        { "split.count", 2, CA_E_UNSUPPORTED, "one of 2 parts of a split model" },
         { "general.alignment", 8, CA_OK, "" },
         { "general.alignment", 1U << 16, CA_OK, "" },
-        { "split.count", 1, CA_OK, "" },
+        { "split.count", 2, CA_OK, "" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const uint32_t alignment = rows[i].status == CA_OK && strcmp(rows[i].key, "split.count") != 0 ? rows[i].value : 32;

@@ -7,7 +7,7 @@
 
 #include "vocab_image.h"
 
-enum { TINY_VOCAB = 256, TINY_MAX_TENSORS = 64, TINY_NAME = 48, GGUF_F32 = 6 };
+enum { TINY_VOCAB = 256, TINY_MAX_TENSORS = 64, TINY_NAME = 48 };
 
 /* Zero fields of the second block take their plain value: one lets a test damage one thing. */
 typedef struct tiny_spec {

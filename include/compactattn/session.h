@@ -75,6 +75,9 @@ typedef struct ca_prefill_opt {
     uint32_t n_logits;
     ca_status (*on_logits)(void *user, uint32_t position, const float *logits);
     void (*on_trace)(void *user, const ca_trace *trace);
+    /* Hidden states of each chunk: the input of every layer, then (layer = n_layers) the output of the last, before the final norm.
+     * x f32 [n][hidden] of tokens from position pos on, valid during the call. May be NULL. */
+    void (*on_hidden)(void *user, uint32_t layer, uint32_t pos, uint32_t n, const float *x);
 } ca_prefill_opt;
 
 /* Appends n tokens in chunks. opt may be NULL. CA_E_FULL when the context cannot take them (nothing is done then). */
@@ -87,7 +90,16 @@ CA_API ca_status ca_session_decode(ca_session *session, uint32_t token);
 CA_API const float *ca_session_logits(const ca_session *session);
 
 CA_API uint32_t ca_session_len(const ca_session *session);
+/* Tokens that the session's timeline and the given one have in common at their start: what a new prompt need not read again. */
+CA_API uint32_t ca_session_shared(const ca_session *session, const uint32_t *tokens, size_t n);
 CA_API uint32_t ca_session_context(const ca_session *session);
+
+/* Keeps the timeline and its KV cache in a file, and reads it back into an empty session. The file is versioned and checksummed and
+ * belongs to one model and one way of prefilling it: another model, kernel set, page size, selector or setting is refused
+ * (CA_E_SHAPE says what differs). Written through a temporary file; a reader never sees half of it. CA_E_IO, CA_E_FORMAT. */
+CA_API ca_status ca_session_save(const ca_session *session, const char *path);
+CA_API ca_status ca_session_load(ca_session *session, const char *path);
+
 /* Forgets tokens at position n and later. Logits are gone until the next token. */
 CA_API ca_status ca_session_truncate(ca_session *session, uint32_t n);
 

@@ -243,19 +243,13 @@ static void put_blocks(const append *a, uint32_t first, uint32_t end)
     }
 }
 
-ca_status ca_cache_append(ca_cache *cache, uint32_t seq, uint32_t layer, const ca_kv *kv, uint32_t n_tokens)
+/* Pages for blocks [have, want) of every head, for positions that end at `end`. */
+static ca_status take_pages(ca_cache *cache, uint32_t seq, uint32_t layer, uint32_t have, uint32_t want, uint64_t end)
 {
-    CA_TRY(check_seq(cache, seq, layer));
-    if ((cache->opt.summaries & CA_SUMMARY_GATE) && !kv->k_raw)
-        return ca_fail(CA_E_ARG, "cache: the gate's summary needs k_raw, the keys before RoPE");
     const uint32_t bs = cache->opt.page_tokens, n_kv = cache->opt.n_kv_heads;
-    uint32_t *len = len_of(cache, seq, layer);
-    if (n_tokens == 0) return CA_OK;
-    const uint32_t first = *len / bs;
-    if ((uint64_t)*len + n_tokens > (uint64_t)cache->blocks_cap * bs)
-        return ca_fail(CA_E_FULL, "cache: %u + %u tokens are more than the %u a sequence can hold", *len, n_tokens,
+    if (end > (uint64_t)cache->blocks_cap * bs)
+        return ca_fail(CA_E_FULL, "cache: %llu tokens are more than the %u a sequence can hold", (unsigned long long)end,
                        cache->blocks_cap * bs);
-    const uint32_t have = ca_ceil_div(*len, bs), want = ca_ceil_div(*len + n_tokens, bs);
     if ((uint64_t)(want - have) * n_kv > cache->n_free)
         return ca_fail(CA_E_FULL, "cache: %u pages needed, %u free: truncate a sequence or create a larger pool",
                        (want - have) * n_kv, cache->n_free);
@@ -266,9 +260,42 @@ ca_status ca_cache_append(ca_cache *cache, uint32_t seq, uint32_t layer, const c
             head->pages[b] = page;
             cache->info[page] = (ca_page_info){ .pos = b * bs, .len = 0, .head = (uint32_t)(head - cache->heads) };
             /* A page that was in use holds old values; slots past the end must be zero for the kernels. */
-            if ((uint64_t)(b + 1) * bs > (uint64_t)*len + n_tokens) memset(ca_page_data(cache, page), 0, cache->page_bytes);
+            if ((uint64_t)(b + 1) * bs > end) memset(ca_page_data(cache, page), 0, cache->page_bytes);
         }
     }
+    return CA_OK;
+}
+
+ca_status ca_cache_reserve(ca_cache *cache, uint32_t seq, uint32_t layer, uint32_t start, uint32_t len)
+{
+    const uint32_t bs = cache->opt.page_tokens, n_blocks = ca_ceil_div(len, bs);
+    if (start % bs != 0 || start > len)
+        return ca_fail(CA_E_FORMAT,
+                       "cache: layer %u holds positions [%u, %u), which is not the end of a sequence of %u-token pages", layer,
+                       start, len, bs);
+    CA_TRY(take_pages(cache, seq, layer, start / bs, n_blocks, len));
+    for (uint32_t h = 0; h < cache->opt.n_kv_heads; h++) {
+        const ca_head *head = ca_cache_head(cache, seq, layer, h);
+        for (uint32_t b = 0; b < start / bs; b++) head->pages[b] = UINT32_MAX;
+        for (uint32_t b = start / bs; b < n_blocks; b++) cache->info[head->pages[b]].len = ca_min_u32(bs, len - b * bs);
+    }
+    *len_of(cache, seq, layer) = len;
+    cache->starts[(size_t)seq * cache->opt.n_layers + layer] = start;
+    return CA_OK;
+}
+
+ca_status ca_cache_append(ca_cache *cache, uint32_t seq, uint32_t layer, const ca_kv *kv, uint32_t n_tokens)
+{
+    CA_TRY(check_seq(cache, seq, layer));
+    if ((cache->opt.summaries & CA_SUMMARY_GATE) && !kv->k_raw)
+        return ca_fail(CA_E_ARG, "cache: the gate's summary needs k_raw, the keys before RoPE");
+    const uint32_t bs = cache->opt.page_tokens;
+    uint32_t *len = len_of(cache, seq, layer);
+    if (n_tokens == 0) return CA_OK;
+    const uint64_t end = (uint64_t)*len + n_tokens;
+    if (end > UINT32_MAX) return ca_fail(CA_E_FULL, "cache: %u + %u tokens", *len, n_tokens);
+    const uint32_t first = *len / bs, want = ca_ceil_div((uint32_t)end, bs);
+    CA_TRY(take_pages(cache, seq, layer, ca_ceil_div(*len, bs), want, end));
     const append a = { cache, seq, layer, *len, n_tokens, kv };
     put_blocks(&a, first, first + 1);
     put_blocks(&a, first + 1, want);

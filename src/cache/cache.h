@@ -43,6 +43,9 @@ static inline const ca_head *ca_cache_head(const ca_cache *cache, uint32_t seq, 
     return &cache->heads[((size_t)seq * cache->opt.n_layers + layer) * cache->opt.n_kv_heads + kv_head];
 }
 
+/* Pages for positions [start, len) of an empty layer of a sequence, contents undefined: start is the first position of a page. */
+ca_status ca_cache_reserve(ca_cache *cache, uint32_t seq, uint32_t layer, uint32_t start, uint32_t len);
+
 static inline void *ca_page_data(const ca_cache *cache, uint32_t page)
 {
     return cache->data + (size_t)page * cache->page_bytes;

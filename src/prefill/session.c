@@ -1,46 +1,19 @@
 /* The chunk loop: one session owns a cache, activations and workspaces, and runs tokens through the layers of its model. */
 #include <compactattn/attend.h>
-#include <compactattn/session.h>
 
-#include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "base/workspace.h"
 #include "cache/cache.h"
-#include "model/layers.h"
+#include "prefill/session.h"
 
 enum {
     MAX_THREADS = 1024,
     LOGIT_ROWS = 64 /* positions whose logits are computed at a time when many are asked for */
-};
-
-/* Sums of one layer. */
-typedef struct layer_sums {
-    double select_ms, table_ms, kernel_ms;
-    ca_mask_count mask;
-    uint64_t past_pairs, past_pairs_dense;
-    double row_heads, row_qblocks;
-    uint64_t n_rows, n_dense, n_kv;
-} layer_sums;
-
-struct ca_session {
-    const ca_model *model;
-    ca_model_info info;
-    ca_session_opt opt; /* with context, chunk and n_threads resolved */
-    ca_cache *cache;
-    ca_acts acts;
-    ca_gemm_runner *gemm;
-    ca_workspace ws;
-    float *logits; /* [vocab] */
-    bool has_logits;
-    float *logit_rows;  /* [LOGIT_ROWS][vocab]; when logits of several positions were asked for */
-    float *scores;      /* block scores; when a trace was asked for */
-    layer_sums *layers; /* [n_layers] */
-    uint32_t len;
-    ca_session_stats stats;
 };
 
 void ca_session_defaults(ca_executor executor, ca_session_opt *out)
@@ -51,6 +24,7 @@ void ca_session_defaults(ca_executor executor, ca_session_opt *out)
     ca_cost_defaults(&out->cost);
     ca_worth_defaults(&out->worth);
     if (executor == CA_EXEC_BLOCK_SPARSE) out->select.flashprefill.alpha = 0.01F;
+    if (executor == CA_EXEC_AUTO) out->select.flashprefill.alpha = 0.05F;
 }
 
 /* Executors and selectors that go together; options that go with only some of them. */
@@ -150,24 +124,10 @@ ca_status ca_session_forecast(const ca_model *model, const ca_session_opt *opt, 
     return CA_OK;
 }
 
-/* MemAvailable of /proc/meminfo in bytes; the largest number when the system does not say. */
-static uint64_t available_bytes(void)
-{
-    FILE *f = fopen("/proc/meminfo", "r");
-    if (f == NULL) return UINT64_MAX;
-    static const char key[] = "MemAvailable:";
-    char line[128];
-    uint64_t kib = UINT64_MAX / 1024;
-    while (fgets(line, sizeof line, f) != NULL)
-        if (strncmp(line, key, sizeof key - 1) == 0) kib = strtoull(line + sizeof key - 1, NULL, 10);
-    (void)fclose(f);
-    return kib * 1024;
-}
-
 static ca_status fill(ca_session *s)
 {
     const uint64_t need = s->stats.kv_bytes + s->stats.workspace_bytes;
-    const uint64_t available = available_bytes();
+    const uint64_t available = ca_available_bytes();
     if (need > available)
         return ca_fail(CA_E_MEMORY,
                        "session: %.1f MiB are needed for a context of %u tokens (KV pages %.1f, workspace %.1f), %.1f MiB are "
@@ -179,8 +139,9 @@ static ca_status fill(ca_session *s)
     s->ws.size = attention_bytes(s);
     s->ws.base = aligned_alloc(64, s->ws.size);
     s->logits = malloc(s->info.vocab * sizeof *s->logits);
-    s->layers = calloc(s->info.n_layers, sizeof *s->layers);
-    if (s->ws.base == NULL || s->logits == NULL || s->layers == NULL)
+    s->layers = calloc((size_t)2 * s->info.n_layers, sizeof *s->layers);
+    s->tokens = malloc(s->opt.context * sizeof *s->tokens);
+    if (s->ws.base == NULL || s->logits == NULL || s->layers == NULL || s->tokens == NULL)
         return ca_fail(CA_E_MEMORY, "session: no memory for %zu bytes of workspace: use a smaller chunk", s->ws.size);
     return CA_OK;
 }
@@ -211,6 +172,7 @@ void ca_session_destroy(ca_session *session)
     free(session->logit_rows);
     free(session->scores);
     free(session->layers);
+    free(session->tokens);
     free(session);
 }
 
@@ -262,7 +224,7 @@ static ca_status gather_rows(ca_session *s, const chunk_job *job, plan *p)
     return ca_table_add_gathered(s->cache, job->select_from, job->n_selected, pages, page_cap, counts, &p->table);
 }
 
-static void count_shapes(layer_sums *sums, const ca_row_shape *shapes, uint32_t n_kv)
+static void count_shapes(ca_layer_sums *sums, const ca_row_shape *shapes, uint32_t n_kv)
 {
     for (uint32_t kv = 0; kv < n_kv; kv++) {
         sums->n_dense += shapes[kv].heads == 0;
@@ -274,7 +236,7 @@ static void count_shapes(layer_sums *sums, const ca_row_shape *shapes, uint32_t 
 }
 
 /* Block mask and rows of the tokens that the selector decides for. */
-static ca_status select_rows(ca_session *s, const chunk_job *job, plan *p, layer_sums *sums)
+static ca_status select_rows(ca_session *s, const chunk_job *job, plan *p, ca_layer_sums *sums)
 {
     const uint32_t n_kv = s->info.n_kv_heads, group = s->info.n_heads / n_kv;
     ca_select_opt select = s->opt.select;
@@ -305,12 +267,14 @@ static ca_status select_rows(ca_session *s, const chunk_job *job, plan *p, layer
 }
 
 /* Rows of all tokens of the chunk: dense prefix, selected, dense tail. */
-static ca_status plan_rows(ca_session *s, const chunk_job *job, plan *p, layer_sums *sums)
+static ca_status plan_rows(ca_session *s, const chunk_job *job, plan *p, ca_layer_sums *sums)
 {
     const uint32_t select_end = job->select_from + job->n_selected;
     s->ws.used = 0;
     p->selected = omp_get_wtime();
     CA_TRY(ca_table_create(s->cache, &p->chunk, &s->ws, &p->table));
+    if (s->model->config.sliding[p->chunk.layer])
+        return ca_table_add_window(s->cache, 0, job->n, s->model->config.window, &p->table);
     if (job->n_selected > 0 && s->opt.select.selector == CA_SELECT_QUOKA)
         CA_TRY(gather_rows(s, job, p));
     else if (job->n_selected > 0)
@@ -337,15 +301,14 @@ static ca_status append(ca_session *s, const chunk_job *job, uint32_t layer, pla
 static ca_status attention(ca_session *s, const chunk_job *job, uint32_t layer)
 {
     const ca_model_info *info = &s->info;
-    const float scale = 1.0F / sqrtf((float)info->head_dim);
-    layer_sums *sums = &s->layers[layer], unchanged = *sums;
+    ca_layer_sums *sums = &s->layers[layer], unchanged = *sums;
     plan p = { 0 };
     const double start = omp_get_wtime();
     CA_TRY(append(s, job, layer, &p));
     const double appended = omp_get_wtime();
     CA_TRY(plan_rows(s, job, &p, sums));
     const double planned = omp_get_wtime();
-    CA_TRY(ca_attend(s->cache, &p.table, scale, p.q.q, p.q.stride, s->acts.h, (size_t)info->n_heads * info->head_dim,
+    CA_TRY(ca_attend(s->cache, &p.table, info->attn_scale, p.q.q, p.q.stride, s->acts.h, (size_t)info->n_heads * info->head_dim,
                      ca_kern_dtype(s->model->kern), s->opt.n_threads, &s->ws));
     const double end = omp_get_wtime();
 
@@ -371,7 +334,7 @@ static ca_status attention(ca_session *s, const chunk_job *job, uint32_t layer)
         job->opt->on_trace(job->opt->user, &(ca_trace){ .chunk = p.chunk,
                                                         .cache = s->cache,
                                                         .q = p.q,
-                                                        .scale = scale,
+                                                        .scale = info->attn_scale,
                                                         .mask = p.mask.bits ? &p.mask : NULL,
                                                         .scores = p.mask.bits ? s->scores : NULL,
                                                         .table = &p.table });
@@ -382,6 +345,7 @@ static ca_status run_layers(ca_session *s, const chunk_job *job)
 {
     ca_layers_embed(s->model, job->tokens, job->n, s->len, &s->acts);
     for (uint32_t l = 0; l < s->info.n_layers; l++) {
+        if (job->opt->on_hidden != NULL) job->opt->on_hidden(job->opt->user, l, s->len, job->n, s->acts.x);
         if (job->opt->cancel != NULL && *job->opt->cancel != 0)
             return ca_fail(CA_E_CANCELED, "prefill: canceled after %u tokens", s->len);
         CA_TRY(ca_layers_qkv(s->model, l, job->n, &s->acts, s->gemm));
@@ -390,17 +354,22 @@ static ca_status run_layers(ca_session *s, const chunk_job *job)
         if (job->opt->on_progress != NULL)
             job->opt->on_progress(job->opt->user, job->done + (double)job->n * (l + 1) / s->info.n_layers, job->total);
     }
+    if (job->opt->on_hidden != NULL) job->opt->on_hidden(job->opt->user, s->info.n_layers, s->len, job->n, s->acts.x);
     return CA_OK;
 }
 
 /* Runs a chunk and moves the session's end behind it; on failure the cache is as it was before. */
 static ca_status run_chunk(ca_session *s, const chunk_job *job)
 {
+    const size_t n_layers = s->info.n_layers;
+    memcpy(s->layers + n_layers, s->layers, n_layers * sizeof *s->layers);
     const ca_status st = run_layers(s, job);
     if (st != CA_OK) {
         (void)ca_cache_truncate(s->cache, 0, s->len);
+        memcpy(s->layers, s->layers + n_layers, n_layers * sizeof *s->layers);
         return st;
     }
+    memcpy(s->tokens + s->len, job->tokens, job->n * sizeof *s->tokens);
     s->len += job->n;
     return CA_OK;
 }
@@ -543,6 +512,13 @@ const float *ca_session_logits(const ca_session *session)
     return session->has_logits ? session->logits : NULL;
 }
 
+uint32_t ca_session_shared(const ca_session *session, const uint32_t *tokens, size_t n)
+{
+    uint32_t i = 0;
+    while (i < session->len && i < n && session->tokens[i] == tokens[i]) i++;
+    return i;
+}
+
 uint32_t ca_session_len(const ca_session *session)
 {
     return session->len;
@@ -570,7 +546,7 @@ void ca_session_get_stats(const ca_session *session, ca_session_stats *out)
     uint64_t past = 0, past_dense = 0;
     *out = session->stats;
     for (uint32_t l = 0; l < session->info.n_layers; l++) {
-        const layer_sums *sums = &session->layers[l];
+        const ca_layer_sums *sums = &session->layers[l];
         out->select_ms += sums->select_ms;
         out->table_ms += sums->table_ms;
         out->kernel_ms += sums->kernel_ms;
@@ -588,7 +564,7 @@ static double ratio(uint64_t part, uint64_t all)
 ca_status ca_session_get_layer_stats(const ca_session *session, uint32_t layer, ca_layer_stats *out)
 {
     if (layer >= session->info.n_layers) return ca_fail(CA_E_ARG, "session: layer %u of %u", layer, session->info.n_layers);
-    const layer_sums *s = &session->layers[layer];
+    const ca_layer_sums *s = &session->layers[layer];
     *out = (ca_layer_stats){ .select_ms = s->select_ms,
                              .table_ms = s->table_ms,
                              .kernel_ms = s->kernel_ms,

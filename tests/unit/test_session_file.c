@@ -1,0 +1,201 @@
+/* A session that was saved and loaded goes on as if nothing had happened, and a file that is not whole or not ours is refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <unistd.h>
+
+#include <compactattn/session.h>
+
+#include "tiny_model.h"
+
+enum { N = 300, MORE = 7, PAGE = 32 };
+
+typedef struct fixture {
+    tiny_model *tiny;
+    ca_model *model, *other; /* the best kernels, and the scalar ones */
+    uint32_t tokens[N + MORE];
+    char path[64];
+} fixture;
+
+static int set_up(void **state)
+{
+    fixture *f = calloc(1, sizeof *f);
+    if (f == NULL) return 1;
+    f->tiny = tiny_new(&tiny_plain);
+    const ca_model_opt scalar = { .isa = "scalar", .n_threads = 1 };
+    if (ca_model_open(f->tiny->path, NULL, &f->model) != CA_OK) return 1;
+    if (ca_model_open(f->tiny->path, &scalar, &f->other) != CA_OK) return 1;
+    uint64_t seed = 5;
+    for (uint32_t i = 0; i < N + MORE; i++) f->tokens[i] = (uint32_t)(fabsf(tiny_random(&seed)) * 255.0F);
+    (void)snprintf(f->path, sizeof f->path, "session-%ld.cache", (long)getpid());
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    fixture *f = *state;
+    (void)remove(f->path);
+    ca_model_close(f->model);
+    ca_model_close(f->other);
+    tiny_free(f->tiny);
+    free(f);
+    return 0;
+}
+
+static void must(ca_status st)
+{
+    if (st != CA_OK) fail_msg("%s", ca_last_error());
+}
+
+static ca_session_opt options(ca_selector selector)
+{
+    ca_session_opt opt;
+    ca_session_defaults(selector == CA_SELECT_NONE || selector == CA_SELECT_QUOKA ? CA_EXEC_DENSE : CA_EXEC_AUTO, &opt);
+    ca_select_defaults(selector, &opt.select);
+    opt.chunk = 70;
+    opt.page_tokens = PAGE;
+    opt.context = N + 2 * MORE;
+    opt.n_threads = 2;
+    return opt;
+}
+
+static ca_session *create(const ca_model *model, const ca_session_opt *opt)
+{
+    ca_session *session = NULL;
+    must(ca_session_create(model, opt, &session));
+    return session;
+}
+
+/* Prefill and decode go on to the same bits, whatever the selector keeps beside its pages. */
+static void goes_on(void **state)
+{
+    const fixture *f = *state;
+    static const ca_selector selectors[] = { CA_SELECT_NONE, CA_SELECT_FLASHPREFILL, CA_SELECT_QUOKA };
+    for (size_t i = 0; i < sizeof selectors / sizeof *selectors; i++) {
+        const ca_session_opt opt = options(selectors[i]);
+        ca_session *a = create(f->model, &opt), *b = create(f->model, &opt);
+        must(ca_session_prefill(a, f->tokens, N, NULL));
+        must(ca_session_save(a, f->path));
+        must(ca_session_load(b, f->path));
+        assert_int_equal(ca_session_len(b), N);
+        assert_int_equal(ca_session_shared(b, f->tokens, N + MORE), N);
+        assert_null(ca_session_logits(b));
+        must(ca_session_prefill(a, f->tokens + N, MORE, NULL));
+        must(ca_session_prefill(b, f->tokens + N, MORE, NULL));
+        assert_memory_equal(ca_session_logits(a), ca_session_logits(b), TINY_VOCAB * sizeof(float));
+        must(ca_session_decode(a, 3));
+        must(ca_session_decode(b, 3));
+        assert_memory_equal(ca_session_logits(a), ca_session_logits(b), TINY_VOCAB * sizeof(float));
+        must(ca_session_truncate(b, N - PAGE / 2));
+        must(ca_session_truncate(a, N - PAGE / 2));
+        must(ca_session_prefill(a, f->tokens, MORE, NULL));
+        must(ca_session_prefill(b, f->tokens, MORE, NULL));
+        assert_memory_equal(ca_session_logits(a), ca_session_logits(b), TINY_VOCAB * sizeof(float));
+        ca_session_destroy(a);
+        ca_session_destroy(b);
+    }
+}
+
+static unsigned char *read_file(const char *path, size_t *size)
+{
+    FILE *in = fopen(path, "rb");
+    assert_non_null(in);
+    (void)fseek(in, 0, SEEK_END);
+    *size = (size_t)ftell(in);
+    rewind(in);
+    unsigned char *content = malloc(*size);
+    assert_int_equal(fread(content, 1, *size, in), *size);
+    (void)fclose(in);
+    return content;
+}
+
+static void write_file(const char *path, const unsigned char *content, size_t size)
+{
+    FILE *out = fopen(path, "wb");
+    assert_non_null(out);
+    assert_int_equal(fwrite(content, 1, size, out), size);
+    (void)fclose(out);
+}
+
+/* Any byte that changed and any end that is missing: refused, and the session is empty and usable. */
+static void damaged(void **state)
+{
+    const fixture *f = *state;
+    const ca_session_opt opt = options(CA_SELECT_FLASHPREFILL);
+    ca_session *a = create(f->model, &opt), *b = create(f->model, &opt);
+    must(ca_session_prefill(a, f->tokens, N, NULL));
+    must(ca_session_save(a, f->path));
+    size_t size = 0;
+    unsigned char *content = read_file(f->path, &size);
+    for (size_t at = 0; at < size; at += 1 + size / 97) {
+        content[at] ^= 0x10;
+        write_file(f->path, content, size);
+        content[at] ^= 0x10;
+        assert_int_equal(ca_session_load(b, f->path), CA_E_FORMAT);
+        write_file(f->path, content, at);
+        assert_int_not_equal(ca_session_load(b, f->path), CA_OK);
+        assert_int_equal(ca_session_len(b), 0);
+    }
+    content = realloc(content, size + 4);
+    memset(content + size, 0, 4);
+    write_file(f->path, content, size + 4);
+    assert_int_equal(ca_session_load(b, f->path), CA_E_FORMAT);
+    must(ca_session_prefill(b, f->tokens, N, NULL));
+    free(content);
+    ca_session_destroy(a);
+    ca_session_destroy(b);
+}
+
+static void refused(const fixture *f, const ca_model *model, const ca_session_opt *opt, ca_status status, const char *says)
+{
+    ca_session *session = create(model, opt);
+    assert_int_equal(ca_session_load(session, f->path), status);
+    if (strstr(ca_last_error(), says) == NULL) fail_msg("\"%s\" does not say \"%s\"", ca_last_error(), says);
+    assert_int_equal(ca_session_len(session), 0);
+    must(ca_session_prefill(session, f->tokens, MORE, NULL));
+    ca_session_destroy(session);
+}
+
+static void another_session(void **state)
+{
+    const fixture *f = *state;
+    const ca_session_opt opt = options(CA_SELECT_FLASHPREFILL);
+    ca_session *a = create(f->model, &opt);
+    must(ca_session_prefill(a, f->tokens, N, NULL));
+    must(ca_session_save(a, f->path));
+    assert_int_equal(ca_session_load(a, f->path), CA_E_ARG); /* not empty */
+    ca_session_destroy(a);
+    ca_session_opt other = opt;
+    other.select.flashprefill.alpha = 0.5F;
+    refused(f, f->model, &other, CA_E_SHAPE, "alpha 0.5");
+    other = opt;
+    other.page_tokens = 64;
+    refused(f, f->model, &other, CA_E_SHAPE, "pages of 64");
+    other = options(CA_SELECT_NONE);
+    refused(f, f->model, &other, CA_E_SHAPE, "selector");
+    other = opt;
+    other.context = N - 1;
+    refused(f, f->model, &other, CA_E_FULL, "context");
+    refused(f, f->other, &opt, CA_E_SHAPE, "kernels");
+    write_file(f->path, (const unsigned char *)"GGUF and more", 13);
+    refused(f, f->model, &opt, CA_E_FORMAT, "not a saved session");
+    (void)remove(f->path);
+    refused(f, f->model, &opt, CA_E_IO, f->path);
+    a = create(f->model, &opt);
+    assert_int_equal(ca_session_save(a, "no such folder/x"), CA_E_IO);
+    ca_session_destroy(a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(goes_on),
+        cmocka_unit_test(damaged),
+        cmocka_unit_test(another_session),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -14,7 +14,7 @@ compile = cmake --build $(1) --parallel $(JOBS)
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: build model demo check check-sanitize lint format bench fuzz install clean help
+.PHONY: build model demo check check-sanitize lint format bench quality fuzz install clean help
 
 build: ## build the tool (build/compactattn) and the library
 	@$(call configure,$(BUILD),)
@@ -45,6 +45,10 @@ format: ## rewrite all C files in the house style
 
 bench: build model ## measure prefill: lengths x methods (BENCH_ARGS)
 	@$(TOOL) bench prefill -m $(MODEL) $(BENCH_ARGS)
+
+quality: build model ## measure what every method and setting costs in quality; results in out/quality
+	@mkdir -p out
+	@$(TOOL) bench quality -m $(MODEL) -f data/demo.txt --from 3900 --runs 1 --out out/quality --progress
 
 fuzz: ## fuzz every parser for FUZZ_SECONDS each
 	@$(call configure,build-fuzz,-DCA_FUZZ=ON -DCA_TOOL=OFF -DCMAKE_C_COMPILER=clang)

@@ -63,7 +63,7 @@ struct row {
     char setting[NAME]; /* "alpha=0.12", or empty */
     struct options options;
     char value[32]; /* what a TEXT knob points to */
-    double kept, mean_nll, attention_ms, prefill_ms, found;
+    double kept, mean_nll, error, attention_ms, prefill_ms, found;
 };
 
 struct quality {
@@ -73,6 +73,8 @@ struct quality {
     size_t n_rows, n_done;
     uint32_t *ids;
     size_t n_ids, from;
+    float *dense, *each; /* [n_ids] of the first dense row (when has_dense), and of the row that runs */
+    bool has_dense;
     uint32_t *needle_ids[N_DEPTHS];
     size_t n_needle[N_DEPTHS];
 };
@@ -120,6 +122,7 @@ static int add_sweep(struct quality *quality, const char *text)
         *row = (struct row){ .method = list[0],
                              .options = *quality->options,
                              .found = NAN,
+                             .error = NAN,
                              .kept = NAN,
                              .mean_nll = NAN,
                              .attention_ms = NAN,
@@ -154,6 +157,7 @@ static struct table *make_table(const struct quality *quality, size_t n_rows)
         { "past read", "kept_fraction", 3, NULL },
         { "mean NLL", "mean_nll", 4, NULL },
         { "against dense", "nll_increase", 4, NULL },
+        { "standard error", "standard_error", 4, NULL },
         { "facts found", "found", 0, " of 3" },
         { "attention ms", "attention_ms", 0, NULL },
         { "prefill ms", "prefill_ms", 0, NULL },
@@ -165,8 +169,9 @@ static struct table *make_table(const struct quality *quality, size_t n_rows)
     for (size_t i = 0; table && i < n_rows; i++) {
         const struct row *r = &quality->rows[i];
         const struct table_cell cells[] = {
-            { r->method.name, 0 },         { r->setting, 0 },  { NULL, r->kept },         { NULL, r->mean_nll },
-            { NULL, r->mean_nll - dense }, { NULL, r->found }, { NULL, r->attention_ms }, { NULL, r->prefill_ms }
+            { r->method.name, 0 },         { r->setting, 0 },  { NULL, r->kept },  { NULL, r->mean_nll },
+            { NULL, r->mean_nll - dense }, { NULL, r->error }, { NULL, r->found }, { NULL, r->attention_ms },
+            { NULL, r->prefill_ms }
         };
         (void)table_add(table, cells);
     }
@@ -219,12 +224,14 @@ static int draw(const struct quality *quality)
 }
 
 /* Likelihood of the text's second part, without a dense tail: the method alone. The better time of --runs counts. */
-static int score_text(const struct quality *quality, struct row *row)
+static int score_text(struct quality *quality, struct row *row)
 {
     int code = EXIT_DONE;
     if (row->options.dense_tail < 0) row->options.dense_tail = 0;
     for (int64_t run = 0; run < quality->options->runs && code == EXIT_DONE; run++) {
-        struct likelihood likelihood = { .ids = quality->ids, .n_ids = quality->n_ids, .vocab = quality->engine.info.vocab };
+        struct likelihood likelihood = {
+            .ids = quality->ids, .n_ids = quality->n_ids, .vocab = quality->engine.info.vocab, .each = quality->each
+        };
         const ca_prefill_opt hooks = { .user = &likelihood,
                                        .n_logits = (uint32_t)(quality->n_ids - quality->from + 1),
                                        .on_logits = likelihood_add };
@@ -241,6 +248,11 @@ static int score_text(const struct quality *quality, struct row *row)
             measure_stats(session, &result);
             row->kept = result.kept_fraction;
             row->mean_nll = likelihood_mean(&likelihood);
+            if (!quality->has_dense && row->method.selector == CA_SELECT_NONE) {
+                memcpy(quality->dense, quality->each, likelihood.n_scored * sizeof *quality->each);
+                quality->has_dense = true;
+            }
+            if (quality->has_dense) row->error = likelihood_error(quality->each, quality->dense, likelihood.n_scored);
             row->attention_ms = fmin(result.attention_ms, isnan(row->attention_ms) ? INFINITY : row->attention_ms);
             row->prefill_ms = fmin(result.prefill_ms, isnan(row->prefill_ms) ? INFINITY : row->prefill_ms);
         } else {
@@ -266,7 +278,7 @@ static int ask(const struct quality *quality, struct row *row)
         if (code != EXIT_DONE) return code;
         ca_status status = measure_prefill(&quality->engine, session, quality->needle_ids[d], quality->n_needle[d], PROGRESS_OFF,
                                            &greedy, NULL, &result);
-        if (status == CA_OK) status = generate(&quality->engine, session, &greedy, ANSWER_TOKENS, NULL, &result);
+        if (status == CA_OK) status = generate(&quality->engine, session, &greedy, ANSWER_TOKENS, NULL, NULL, &result);
         row->found += result.text && strstr(result.text, needle_default.expected) ? 1 : 0;
         result_free(&result);
         ca_session_destroy(session);
@@ -316,6 +328,9 @@ static int run_quality(struct quality *quality, const char *text, size_t size)
     quality->from = quality->options->from > 1 ? (size_t)quality->options->from : quality->n_ids / 2;
     if (quality->from >= quality->n_ids)
         return fail("the text has %zu tokens, so none is left to score from token %zu on", quality->n_ids, quality->from);
+    quality->dense = malloc(quality->n_ids * sizeof *quality->dense);
+    quality->each = malloc(quality->n_ids * sizeof *quality->each);
+    if (!quality->dense || !quality->each) return fail("no memory for the likelihoods");
     code = make_needles(quality, text, size);
     interrupt_catch();
     if (code == EXIT_DONE) code = run_rows(quality);
@@ -343,6 +358,8 @@ static int run(const struct options *options)
     ca_free(quality.ids);
     engine_close(&quality.engine);
     free(quality.rows);
+    free(quality.dense);
+    free(quality.each);
     free(text);
     return code;
 }

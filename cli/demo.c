@@ -87,7 +87,7 @@ static int run_method(struct demo *demo, const struct method *method, struct res
     if (code != EXIT_DONE) return code;
     ca_status status = measure_prefill(&demo->engine, session, demo->ids, demo->n_ids,
                                        progress_style(demo->options->progress, PROGRESS_LINES), &greedy, &hooks, result);
-    if (status == CA_OK) status = generate(&demo->engine, session, &greedy, ANSWER_TOKENS, NULL, result);
+    if (status == CA_OK) status = generate(&demo->engine, session, &greedy, ANSWER_TOKENS, NULL, NULL, result);
     measure_share(result, demo->peak);
     ca_session_destroy(session);
     if (status == CA_OK) return EXIT_DONE;

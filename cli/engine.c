@@ -75,6 +75,15 @@ int engine_session(const struct engine *engine, const struct options *options, c
     return status == CA_OK ? EXIT_DONE : fail_library(status);
 }
 
+size_t engine_reuse(ca_session *session, const uint32_t *ids, size_t n_ids)
+{
+    uint32_t shared = ca_session_shared(session, ids, n_ids);
+    if (shared == n_ids && shared > 0) shared--;
+    if (ca_session_truncate(session, shared) == CA_OK) return shared;
+    (void)ca_session_truncate(session, 0); /* layers with a window have forgotten what would be needed */
+    return 0;
+}
+
 int engine_check_ids(const struct engine *engine, const char *path, const uint32_t *ids, size_t n_ids)
 {
     for (size_t i = 0; i < n_ids; i++) {

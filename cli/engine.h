@@ -27,6 +27,10 @@ int engine_session_opt(const struct engine *engine, const struct options *option
 int engine_session(const struct engine *engine, const struct options *options, const struct method *method, size_t n_prompt,
                    size_t n_more, ca_session **out);
 
+/* Cuts the session to what it has in common with a prompt, less the last token, which must be read again to have logits. Returns how
+ * many of the prompt's tokens need not be read. */
+size_t engine_reuse(ca_session *session, const uint32_t *ids, size_t n_ids);
+
 /* A whole file (NULL or "-" = standard input), and the ids of an .npy file. Outputs are malloc'ed, and untouched on failure. They need
  * no engine: what is wrong with them is told before the model is opened. */
 int engine_read_text(const char *path, char **text, size_t *size);

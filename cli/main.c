@@ -9,9 +9,10 @@
 #include <unistd.h>
 
 static const struct command *const commands[] = {
-    &command_run,        &command_bench_prefill, &command_bench_attention, &command_bench_quality, &command_logits,
-    &command_perplexity, &command_tokenize,      &command_inspect_model,   &command_inspect_mask,  &command_inspect_recall,
-    &command_doctor,     &command_demo,          &command_convert_gate,
+    &command_run,           &command_chat,         &command_bench_prefill,  &command_bench_attention,
+    &command_bench_quality, &command_logits,       &command_perplexity,     &command_tokenize,
+    &command_inspect_model, &command_inspect_mask, &command_inspect_recall, &command_doctor,
+    &command_demo,          &command_convert_gate,
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

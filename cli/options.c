@@ -28,7 +28,7 @@ struct spec {
 
 #define AT(field) offsetof(struct options, field)
 #define INSPECTS (CMD_INSPECT_MASK | CMD_INSPECT_RECALL)
-#define METHODS (INSPECTS | CMD_RUN | CMD_BENCH | CMD_BENCH_QUALITY | CMD_LOGITS | CMD_PERPLEXITY | CMD_DEMO)
+#define METHODS (INSPECTS | CMD_RUN | CMD_CHAT | CMD_BENCH | CMD_BENCH_QUALITY | CMD_LOGITS | CMD_PERPLEXITY | CMD_DEMO)
 #define SELECTION (METHODS | CMD_BENCH_ATTENTION)
 /* Without the command that tries selectors and their thresholds by itself, over a dense prefill. */
 #define SETTINGS (SELECTION & ~(unsigned)CMD_INSPECT_RECALL)
@@ -39,7 +39,8 @@ struct spec {
 #define EXECUTORS "auto|dense|block_sparse|compactattn|compactattention|compact_attention"
 
 static const struct spec specs[] = {
-    { "model", 'm', TEXT, AT(model), 0, 0, "FILE", NULL, NEEDS_MODEL | CMD_DOCTOR, NEEDS_MODEL, "the model, a GGUF file" },
+    { "model", 'm', TEXT, AT(model), 0, 0, "FILE", NULL, NEEDS_MODEL | CMD_DOCTOR, NEEDS_MODEL,
+      "the model, a GGUF file or a Hugging Face folder" },
     { "file", 'f', TEXT, AT(file), 0, 0, "FILE", NULL,
       CMD_RUN | CMD_BENCH | CMD_BENCH_QUALITY | CMD_PERPLEXITY | CMD_TOKENIZE | INSPECTS, CMD_BENCH_QUALITY | INSPECTS,
       "text to read; - is standard input" },
@@ -74,11 +75,23 @@ static const struct spec specs[] = {
     { "length", 0, INTEGER, AT(length), 64, U32, "N", NULL, CMD_DEMO, 0, "use about the first N tokens of the text only" },
     { "chat", 0, FLAG, AT(chat), 0, 0, NULL, NULL, CMD_RUN, 0,
       "put the prompt into the model's chat template (default with -p or --ask)" },
+    { "chat-template", 0, TEXT, AT(chat_template), 0, 0, "NAME", NULL, CMD_RUN | CMD_CHAT, 0,
+      "the chat template, where the model's own is none of qwen2.5, chatml, qwen3, llama-3, llama-3.1, gemma-2, gemma-3" },
+    { "thinking", 0, CHOICE, AT(thinking), 0, 0, "on|off", NULL, CMD_RUN | CMD_CHAT, 0,
+      "whether a model that can (qwen3) thinks before it answers (default: on)" },
     { "raw", 0, FLAG, AT(raw), 0, 0, NULL, NULL, CMD_RUN, 0, "continue the text as it is (default for a file alone)" },
-    { "max-tokens", 'n', INTEGER, AT(max_tokens), 0, U32, "N", "256", CMD_RUN, 0, "tokens to write at most" },
-    { "temp", 0, REAL, AT(temperature), 0, 100, "T", "0", CMD_RUN, 0, "sampling temperature; 0 takes the most likely token" },
-    { "top-p", 0, REAL, AT(top_p), 1e-6, 1, "P", "1", CMD_RUN, 0, "sample among the likeliest tokens that hold this probability" },
-    { "seed", 0, INTEGER, AT(seed), 0, 9007199254740992.0, "S", "0", CMD_RUN, 0, "seed of the sampling" },
+    { "system", 0, TEXT, AT(system), 0, 0, "TEXT", NULL, CMD_CHAT, 0, "the system's message, before all others" },
+    { "stop", 0, TEXTS, AT(stops), 0, 0, "TEXT", NULL, CMD_RUN | CMD_CHAT, 0,
+      "end the answer where it says TEXT, which is left out; may be given several times" },
+    { "save-cache", 0, TEXT, AT(save_cache), 0, 0, "FILE", NULL, CMD_RUN, 0, "keep the prompt's KV cache in a file" },
+    { "load-cache", 0, TEXT, AT(load_cache), 0, 0, "FILE", NULL, CMD_RUN, 0,
+      "start from a kept KV cache: what the prompt has in common with it is not read again" },
+    { "max-tokens", 'n', INTEGER, AT(max_tokens), 0, U32, "N", "256", CMD_RUN | CMD_CHAT, 0, "tokens to write at most" },
+    { "temp", 0, REAL, AT(temperature), 0, 100, "T", "0", CMD_RUN | CMD_CHAT, 0,
+      "sampling temperature; 0 takes the most likely token" },
+    { "top-p", 0, REAL, AT(top_p), 1e-6, 1, "P", "1", CMD_RUN | CMD_CHAT, 0,
+      "sample among the likeliest tokens that hold this probability" },
+    { "seed", 0, INTEGER, AT(seed), 0, 9007199254740992.0, "S", "0", CMD_RUN | CMD_CHAT, 0, "seed of the sampling" },
     { "lengths", 0, TEXT, AT(lengths), 0, 0, "N,N,..", "1024,4096,8192", CMD_BENCH, 0, "prompt lengths in tokens" },
     { "methods", 0, TEXT, AT(methods), 0, 0, "M,M,..", NULL, CMD_BENCH | CMD_BENCH_ATTENTION | CMD_DEMO, 0,
       "dense, quoka, or SELECTOR+EXECUTOR, as flashprefill+auto; a lone executor goes with flashprefill, a lone selector with auto" },
@@ -145,7 +158,7 @@ static const struct spec specs[] = {
       "read special tokens such as <|im_end|> in the text as tokens; with --decode, show them" },
     { "no-bos", 0, FLAG, AT(no_bos), 0, 0, NULL, NULL, CMD_TOKENIZE, 0, "no BOS first, even where the model's file asks for one" },
     { "tune", 0, FLAG, AT(tune), 0, 0, NULL, NULL, CMD_DOCTOR, 0, "measure the cost model of the auto executor and keep it" },
-    { "stats", 0, FLAG, AT(stats), 0, 0, NULL, NULL, CMD_RUN, 0,
+    { "stats", 0, FLAG, AT(stats), 0, 0, NULL, NULL, CMD_RUN | CMD_CHAT, 0,
       "statistics on standard error, per layer, too; with --json they are part of it" },
     { "dry-run", 0, FLAG, AT(dry_run), 0, 0, NULL, NULL, CMD_RUN, 0, "say how much memory it would take, and stop" },
     { "progress", 0, FLAG, AT(progress), 0, 0, NULL, NULL, METHODS, 0, "progress bar even when standard error is no terminal" },

@@ -15,8 +15,9 @@ struct texts {
 /* Integers below 0 and floats that are NaN are not given: the library's default holds (see method.h). */
 struct options {
     const char *model, *file, *prompt, *ask, *out, *tokens, *text, *csv, *methods, *lengths, *fact, *expect, *answer_start;
-    const char *selector, *executor, *isa, *gate, *threshold, *last_scope, *keep;
-    struct texts shapes, sweeps;
+    const char *chat_template, *thinking;
+    const char *selector, *executor, *isa, *gate, *threshold, *last_scope, *keep, *system, *save_cache, *load_cache;
+    struct texts shapes, sweeps, stops;
     int64_t max_tokens, seed, context, chunk, page, threads;
     int64_t sink, window, min_budget, last_dense, last_mute, heads_per_row, qblocks_per_row, dense_prefix, dense_tail;
     int64_t stride, top_k;
@@ -51,6 +52,7 @@ enum {
     CMD_DEMO = 1 << 7,
     CMD_BENCH_ATTENTION = 1 << 12,
     CMD_BENCH_QUALITY = 1 << 13,
+    CMD_CHAT = 1 << 14,
     CMD_CONVERT = 1 << 8,
     CMD_INSPECT_MASK = 1 << 9,
     CMD_INSPECT_RECALL = 1 << 10

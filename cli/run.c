@@ -66,21 +66,40 @@ static int append_piece(const struct engine *engine, const char *text, size_t si
     return code != EXIT_DONE || all ? code : fail("no memory for the prompt's tokens");
 }
 
-/* The template's control tokens count, those inside the text do not: a document cannot end its own turn. */
+/* The template's control tokens count, those inside the text do not: a document cannot end its own turn. Templates may trim what they
+ * are given, so the text is looked for without the blanks around it. */
 static int tokenize_rendered(const struct engine *engine, const char *rendered, size_t length, const char *text, size_t size,
                              uint32_t **ids, size_t *n_ids)
 {
+    static const char blanks[] = " \t\r\n\v\f";
     bool control = false;
     const int code = holds_control_tokens(engine, text, size, &control);
-    const char *at = control ? strstr(rendered, text) : NULL;
-    if (code != EXIT_DONE || !at)
-        return code != EXIT_DONE ? code : append_piece(engine, rendered, length, CA_TOK_PARSE_SPECIAL, ids, n_ids);
-    const size_t before = (size_t)(at - rendered);
+    if (code != EXIT_DONE) return code;
+    const char *first = text + strspn(text, blanks), *end = text + size;
+    while (end > first && strchr(blanks, end[-1])) end--;
+    char *inner = control ? strndup(first, (size_t)(end - first)) : NULL;
+    const char *at = inner ? strstr(rendered, inner) : NULL;
+    free(inner);
+    if (control && !at) return fail("the text holds control tokens of the model, which its template hides: use --raw");
+    if (!at) return append_piece(engine, rendered, length, CA_TOK_PARSE_SPECIAL, ids, n_ids);
+    const size_t before = (size_t)(at - rendered), inside = (size_t)(end - first);
     note("the text holds control tokens of the model; they are read as plain text");
     int done = append_piece(engine, rendered, before, CA_TOK_PARSE_SPECIAL, ids, n_ids);
-    if (done == EXIT_DONE) done = append_piece(engine, text, size, 0, ids, n_ids);
-    if (done == EXIT_DONE) done = append_piece(engine, at + size, length - before - size, CA_TOK_PARSE_SPECIAL, ids, n_ids);
+    if (done == EXIT_DONE) done = append_piece(engine, at, inside, 0, ids, n_ids);
+    if (done == EXIT_DONE) done = append_piece(engine, at + inside, length - before - inside, CA_TOK_PARSE_SPECIAL, ids, n_ids);
     return done;
+}
+
+static ca_thinking thinking(const struct options *options)
+{
+    if (!options->thinking) return CA_THINKING_DEFAULT;
+    return strcmp(options->thinking, "on") == 0 ? CA_THINKING_ON : CA_THINKING_OFF;
+}
+
+/* The chat template is to be used, and not only when there is one. */
+static bool asks_for_chat(const struct options *options)
+{
+    return options->chat || options->chat_template || options->thinking;
 }
 
 static int tokenize_chat(const struct engine *engine, const struct options *options, const char *text, size_t size, uint32_t **ids,
@@ -90,8 +109,9 @@ static int tokenize_chat(const struct engine *engine, const struct options *opti
     char *rendered = NULL;
     size_t length = 0;
     if (memchr(text, '\0', size)) return fail("the text holds a NUL byte, which a chat message cannot: remove it or use --raw");
-    const ca_status status = ca_chat_render(engine->tokenizer, &message, 1, true, &rendered, &length);
-    if (status == CA_E_UNSUPPORTED && !options->chat) /* not asked for: a model without a template continues the text */
+    const ca_status status = ca_chat_render_as(engine->tokenizer, options->chat_template, thinking(options), &message, 1, true,
+                                               &rendered, &length);
+    if (status == CA_E_UNSUPPORTED && !asks_for_chat(options)) /* not asked for: a model without a template continues the text */
         return engine_tokenize(engine, text, size, CA_TOK_ADD_BOS, ids, n_ids);
     if (status != CA_OK) return fail_library(status);
     const int code = tokenize_rendered(engine, rendered, length, text, size, ids, n_ids);
@@ -111,7 +131,7 @@ static int read_prompt(const struct options *options, char **text, size_t *size)
 static int tokenize_prompt(const struct engine *engine, const struct options *options, const char *text, size_t size,
                            uint32_t **ids, size_t *n_ids)
 {
-    const bool chat = options->chat || (!options->raw && (options->prompt || options->ask));
+    const bool chat = asks_for_chat(options) || (!options->raw && (options->prompt || options->ask));
     const int code = chat ? tokenize_chat(engine, options, text, size, ids, n_ids)
                           : engine_tokenize(engine, text, size, CA_TOK_ADD_BOS, ids, n_ids);
     if (code == EXIT_DONE && *n_ids == 0) return fail("the prompt holds no token: its bytes are unknown to the model");
@@ -169,11 +189,23 @@ static int answer(const struct engine *engine, const struct options *options, ca
     const bool measures = options->json || options->stats;
     const double peak = measures ? engine_peak(engine) : 0;
     interrupt_catch();
-    ca_status status = measure_prefill(engine, session, ids, n_ids, progress_style(options->progress, PROGRESS_OFF), &sampler, NULL,
-                                       result);
+    size_t reused = 0;
+    if (options->load_cache) {
+        const ca_status loaded = ca_session_load(session, options->load_cache);
+        if (loaded != CA_OK) return fail_library(loaded);
+        reused = engine_reuse(session, ids, n_ids);
+        note("%zu of %zu prompt tokens are in %s", reused, n_ids, options->load_cache);
+    }
+    ca_status status = measure_prefill(engine, session, ids + reused, n_ids - reused,
+                                       progress_style(options->progress, PROGRESS_OFF), &sampler, NULL, result);
     if (status != CA_OK) return fail_library(status);
     measure_share(result, peak);
-    status = generate(engine, session, &sampler, (size_t)options->max_tokens, options->json ? NULL : stdout, result);
+    if (options->save_cache) {
+        const ca_status saved = ca_session_save(session, options->save_cache);
+        if (saved != CA_OK) return fail_library(saved);
+    }
+    status = generate(engine, session, &sampler, (size_t)options->max_tokens, &options->stops, options->json ? NULL : stdout,
+                      result);
     if (!options->json) putchar('\n');
     if (status != CA_OK && status != CA_E_CANCELED) return fail_library(status);
     int code = EXIT_DONE;
@@ -214,7 +246,8 @@ static int run(const struct options *options)
     char *text = NULL;
     size_t size = 0;
     if (options->prompt && options->file) return usage_error("-p and -f exclude each other");
-    if (options->chat && options->raw) return usage_error("--chat and --raw exclude each other");
+    if (asks_for_chat(options) && options->raw)
+        return usage_error("--raw and --chat, --chat-template or --thinking exclude each other");
     int code = method_from_options(options, "auto", &method);
     if (code == EXIT_DONE) code = read_prompt(options, &text, &size);
     if (code == EXIT_DONE) code = engine_open(options, &engine);

@@ -1,0 +1,25 @@
+#!/bin/sh
+# chat; and the KV cache kept in a file.
+. "$(dirname "$0")/common.inc"
+printf 'Name a river in France.\nAnd another.\n/reset\nSay hello.\n' >"$work/lines"
+code=0
+"$COMPACTATTN" chat -m "$MODEL" -n 12 --stats <"$work/lines" >"$work/out" 2>"$work/err" || code=$?
+[ "$code" -eq 0 ] || fail "chat: exit code $code"
+[ "$(wc -l <"$work/out")" -eq 3 ] || fail "chat: not three answers"
+[ "$(sed -n 's/.* tokens, \([0-9]*\) of them reused.*/\1/p' "$work/err" | head -n 1)" = 0 ] || fail "chat: the first turn reuses something"
+[ "$(sed -n 's/.* tokens, \([0-9]*\) of them reused.*/\1/p' "$work/err" | sed -n 2p)" -gt 40 ] || fail "chat: the second turn reuses nothing"
+
+head -c 6000 "$DATA/demo.txt" >"$work/text"
+accept run -m "$MODEL" -f "$work/text" --ask "Who speaks?" -n 8 --save-cache "$work/cache"
+cp "$work/out" "$work/first"
+tool run -m "$MODEL" -f "$work/text" --ask "Who speaks?" -n 8 --load-cache "$work/cache"
+[ "$code" -eq 0 ] && cmp -s "$work/out" "$work/first" || fail "another answer from a loaded cache"
+grep -q '^compactattn: \([0-9]*\) of [0-9]* prompt tokens are in ' "$work/err" || fail "what is reused is not said"
+refuse 1 "was saved with 'alpha " run -m "$MODEL" -f "$work/text" --ask "Who speaks?" --alpha 0.3 --load-cache "$work/cache"
+head -c 1000 "$work/cache" >"$work/cut"
+refuse 1 "the checksum is wrong" run -m "$MODEL" -f "$work/text" --ask "Who speaks?" --load-cache "$work/cut"
+refuse 1 "$work/no/cache" run -m "$MODEL" -p hello -n 1 --save-cache "$work/no/cache"
+
+accept run -m "$MODEL" -p "Count: 1, 2, 3," --raw -n 30 --stop "xyz" --stop "7,"
+printed '^ 4, 5, 6, $'
+finish

@@ -24,16 +24,14 @@ static const double depths[N_DEPTHS] = { 0.1, 0.5, 0.9 };
 /* Settings that are swept when --sweep says nothing else: METHOD, or METHOD:OPTION=V,V,.. */
 static const char *const default_sweeps[] = {
     "dense",
-    "flashprefill+auto:alpha=0.01,0.02,0.04,0.06,0.09,0.12,0.2,0.35",
-    "flashprefill+compactattn:alpha=0.02,0.06,0.09,0.12,0.18,0.3,0.5",
-    "flashprefill+block_sparse:alpha=0.003,0.01,0.03,0.06,0.12",
-    "xattention+auto:threshold=0.6,0.75,0.85,0.95",
-    "xattention+compactattn:threshold=0.6,0.75,0.85",
-    "minference+auto:top-k=8,16,32",
-    "trishape+auto:window=512,1024,2048",
-    "quoka:kv-ratio=0.125,0.25,0.5",
-    "oracle+auto:threshold=0.7,0.8,0.9,0.95",
-    "oracle+block_sparse:threshold=0.8,0.9,0.95",
+    "flashprefill+auto:alpha=0.02,0.04,0.06,0.1,0.2,0.35",
+    "flashprefill+compactattn:alpha=0.06,0.12,0.18,0.35",
+    "flashprefill+block_sparse:alpha=0.01,0.03,0.06",
+    "xattention+auto:threshold=0.75,0.9",
+    "minference+auto:top-k=16",
+    "trishape+auto:window=1024",
+    "quoka:kv-ratio=0.125,0.25",
+    "oracle+auto:threshold=0.9",
 };
 
 /* Options that can be swept. Reals and integers of struct options by offset; text ones keep the word. */

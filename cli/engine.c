@@ -7,6 +7,7 @@
 
 #include <omp.h>
 #include <stdlib.h>
+#include <string.h>
 
 int engine_threads(const struct options *options)
 {
@@ -33,7 +34,18 @@ int engine_read_ids(const char *path, uint32_t **ids, size_t *n_ids)
 int engine_open(const struct options *options, struct engine *engine)
 {
     *engine = (struct engine){ .n_threads = engine_threads(options) };
-    const ca_model_opt opt = { .isa = options->isa, .n_threads = engine->n_threads };
+    ca_model_opt opt = { .isa = options->isa, .n_threads = engine->n_threads, .forecast_only = options->dry_run };
+    if (options->extend) {
+        char none[] = "", *end = none;
+        const size_t kind = strcspn(options->extend, ":");
+        opt.extend = strncmp(options->extend, "yarn:", kind + 1) == 0     ? CA_EXTEND_YARN
+                     : strncmp(options->extend, "linear:", kind + 1) == 0 ? CA_EXTEND_LINEAR
+                                                                          : CA_EXTEND_NONE;
+        opt.extend_factor = options->extend[kind] ? strtof(options->extend + kind + 1, &end) : 0;
+        if (opt.extend == CA_EXTEND_NONE || !(opt.extend_factor >= 1) || *end)
+            return usage_error("--extend %s: expected yarn:F or linear:F, F the factor by which the context grows",
+                               options->extend);
+    }
     const ca_status status = ca_model_open(options->model, &opt, &engine->model);
     if (status != CA_OK) return fail_library(status);
     engine->tokenizer = ca_model_tokenizer(engine->model);

@@ -148,6 +148,8 @@ static const struct spec specs[] = {
     { "page", 0, INTEGER, AT(page), 32, 128, "N", NULL, METHODS, 0, "tokens of a KV page: 32, 64 or 128" },
     { "ctx", 0, INTEGER, AT(context), 1, U32, "N", NULL, METHODS, 0,
       "context in tokens (default: what the prompt and the answer need)" },
+    { "extend", 0, TEXT, AT(extend), 0, 0, "yarn:F", NULL, METHODS, 0,
+      "read F times further than the model was trained for: yarn:F or linear:F" },
     { "threads", 0, INTEGER, AT(threads), 0, 4096, "N", "0", SELECTION | CMD_DOCTOR, 0, "threads; 0 = all" },
     { "isa", 0, CHOICE, AT(isa), 0, 0, "auto|avx512bf16|avx512|avx2|scalar", "auto", SELECTION | CMD_DOCTOR, 0,
       "cap of the kernels' instruction set" },

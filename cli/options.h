@@ -16,7 +16,7 @@ struct texts {
 struct options {
     const char *model, *file, *prompt, *ask, *out, *tokens, *text, *csv, *methods, *lengths, *fact, *expect, *answer_start;
     const char *chat_template, *thinking;
-    const char *selector, *executor, *isa, *gate, *threshold, *last_scope, *keep, *system, *save_cache, *load_cache;
+    const char *selector, *executor, *isa, *gate, *threshold, *last_scope, *keep, *system, *save_cache, *load_cache, *extend;
     struct texts shapes, sweeps, stops;
     int64_t max_tokens, seed, context, chunk, page, threads;
     int64_t sink, window, min_budget, last_dense, last_mute, heads_per_row, qblocks_per_row, dense_prefix, dense_tail;

@@ -356,7 +356,8 @@ static void on_trace(void *user, const ca_trace *trace)
     struct job *job = user;
     struct recall *recall = job->recall;
     const uint32_t chunk = trace->chunk.pos / recall->opt.chunk;
-    if (!job->stop && is_measured(recall, trace->chunk.layer, chunk)) {
+    const bool windowed = trace->table->n_rows > 0 && trace->table->rows[0].window > 0; /* no selector works on such a layer */
+    if (!job->stop && !windowed && is_measured(recall, trace->chunk.layer, chunk)) {
         job->status = measure_sample(job, trace, recall->points + recall->n_samples * recall->n_settings);
         if (job->status != CA_OK) {
             const char *why = job->status == CA_E_MEMORY ? "" : ca_last_error();

@@ -12,11 +12,18 @@ extern "C" {
 
 typedef struct ca_model ca_model; /* immutable after opening: many sessions may share it */
 
+/* Ways to read further than a model was trained for: positions divided by a factor, or YaRN. */
+typedef enum ca_rope_extension { CA_EXTEND_NONE = 0, CA_EXTEND_LINEAR = 1, CA_EXTEND_YARN = 2 } ca_rope_extension;
+
 typedef struct ca_model_opt {
     const char *isa; /* cap of the kernels, as ca_kern_choose; NULL = best */
     int n_threads;   /* for packing; 0 = all */
     /* Reads and checks everything but packs no weight: for ca_model_get_info, ca_session_forecast and the tokenizer. */
     bool forecast_only;
+    /* The context grows by extend_factor (1 to 1e3). Layers with a window keep their rotation. CA_E_UNSUPPORTED for a model that
+     * scales its RoPE already. */
+    ca_rope_extension extend;
+    float extend_factor;
 } ca_model_opt;
 
 typedef struct ca_model_info {

@@ -100,7 +100,7 @@ CA_API uint32_t ca_session_context(const ca_session *session);
 CA_API ca_status ca_session_save(const ca_session *session, const char *path);
 CA_API ca_status ca_session_load(ca_session *session, const char *path);
 
-/* Forgets tokens at position n and later. Logits are gone until the next token. */
+/* Forgets tokens at position n and later. CA_E_ARG when layers with a sliding window no longer have what precedes n (0 always works). Logits are gone until the next token. */
 CA_API ca_status ca_session_truncate(ca_session *session, uint32_t n);
 
 /* Sampling. temperature 0 = greedy (the lowest id wins a tie). */

@@ -257,7 +257,7 @@ void ca_cost_defaults(ca_cost *out)
 
 void ca_worth_defaults(ca_worth *out)
 {
-    *out = (ca_worth){ .heads = 1.0F, .qblocks = 0.7F };
+    *out = (ca_worth){ .heads = 1.0F, .qblocks = 2.0F };
 }
 
 /* Cost of a row of n query vectors and n_pages pages. */

@@ -55,11 +55,32 @@ static ca_status fill_info(ca_model *model)
     return read_name(model->store, info->name, sizeof info->name);
 }
 
+/* Options that change the configuration of the file. */
+static ca_status extend(ca_model *model, const ca_model_opt *opt)
+{
+    ca_config *c = &model->config;
+    const char *path = ca_store_path(model->store);
+    if (opt->extend == CA_EXTEND_NONE) return CA_OK;
+    if (opt->extend != CA_EXTEND_LINEAR && opt->extend != CA_EXTEND_YARN)
+        return ca_fail(CA_E_ARG, "model: extension %d is unknown", (int)opt->extend);
+    if (!(opt->extend_factor >= 1.0F && opt->extend_factor <= 1e3F))
+        return ca_fail(CA_E_ARG, "model: the context can be extended by 1 to 1000, not by %g", (double)opt->extend_factor);
+    if (c->rope[0].kind != CA_ROPE_PLAIN || ca_store_find(model->store, "rope_freqs.weight") != NULL)
+        return ca_fail(CA_E_UNSUPPORTED, "%s: the model scales its RoPE already (%s): its context cannot be extended", path,
+                       c->rope[0].kind != CA_ROPE_PLAIN ? ca_rope_name(c->rope[0].kind) : "rope_freqs.weight");
+    const double context = (double)c->max_context * (double)opt->extend_factor;
+    if (context > CA_MAX_CONTEXT) return ca_fail(CA_E_ARG, "model: a context of %.0f tokens is above %d", context, CA_MAX_CONTEXT);
+    ca_rope_extend(&c->rope[0], opt->extend == CA_EXTEND_YARN ? CA_ROPE_YARN : CA_ROPE_LINEAR, opt->extend_factor, c->max_context);
+    c->max_context = (uint32_t)context;
+    return CA_OK;
+}
+
 static ca_status load(ca_model *model, const char *path, const ca_model_opt *opt)
 {
     CA_TRY(ca_kern_choose(opt->isa, &model->kern));
     CA_TRY(ca_store_open(path, &model->store));
     CA_TRY(ca_config_read(model->store, &model->family, &model->config));
+    CA_TRY(extend(model, opt));
     const ca_gguf *gguf = ca_store_gguf(model->store);
     CA_TRY(gguf != NULL ? ca_tokenizer_from_gguf(gguf, &model->tokenizer)
                         : ca_tokenizer_from_folder(ca_store_path(model->store), &model->tokenizer));

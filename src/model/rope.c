@@ -23,6 +23,17 @@ static float yarn_magnitude(double factor, double m)
     return factor > 1.0 ? (float)(0.1 * m * log(factor) + 1.0) : 1.0F;
 }
 
+void ca_rope_extend(ca_rope *rope, ca_rope_kind kind, float factor, uint32_t context)
+{
+    rope->kind = kind;
+    rope->factor = factor;
+    rope->original = context;
+    rope->beta_fast = 32.0F;
+    rope->beta_slow = 1.0F;
+    rope->whole_dims = true;
+    rope->magnitude = kind == CA_ROPE_YARN ? yarn_magnitude((double)factor, 1.0) : 1.0F;
+}
+
 static ca_status kind_of(const ca_fields *f, const char *where, const char *name, ca_rope_kind *kind)
 {
     *kind = CA_ROPE_PLAIN;

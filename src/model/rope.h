@@ -29,6 +29,9 @@ ca_status ca_rope_read(const ca_fields *f, float theta, float local_theta, uint3
  *           head_dim ln(original / (2 pi beta)) / (2 ln theta). */
 void ca_rope_frequencies(const ca_rope *rope, uint32_t head_dim, double *inv_freq);
 
+/* Makes a plain rope reach factor times its context: linear, or YaRN with its published constants. */
+void ca_rope_extend(ca_rope *rope, ca_rope_kind kind, float factor, uint32_t context);
+
 const char *ca_rope_name(ca_rope_kind kind);
 
 #endif

@@ -24,7 +24,7 @@ void ca_session_defaults(ca_executor executor, ca_session_opt *out)
     ca_cost_defaults(&out->cost);
     ca_worth_defaults(&out->worth);
     if (executor == CA_EXEC_BLOCK_SPARSE) out->select.flashprefill.alpha = 0.01F;
-    if (executor == CA_EXEC_AUTO) out->select.flashprefill.alpha = 0.05F;
+    if (executor == CA_EXEC_AUTO) out->select.flashprefill.alpha = 0.06F;
 }
 
 /* Executors and selectors that go together; options that go with only some of them. */
@@ -88,13 +88,23 @@ static bool keeps_raw(const ca_session *s)
     return (s->cache->opt.summaries & CA_SUMMARY_GATE) != 0;
 }
 
+/* Tokens that a sliding layer keeps between chunks: its window, whole pages, and a page so that a little can be taken back. */
+static uint32_t window_tokens(const ca_config *config, const ca_session_opt *opt)
+{
+    return config->window + 3 * opt->page_tokens;
+}
+
 /* The part of a session that its sizes depend on. The pool is only mapped: its memory is taken when tokens come. */
 static ca_status open_cache(const ca_model *model, const ca_session_opt *opt, ca_session *s)
 {
     CA_TRY(resolve(model, opt, &s->opt));
     s->model = model;
     ca_model_get_info(model, &s->info);
+    uint32_t held[CA_MAX_LAYERS];
+    for (uint32_t l = 0; l < s->info.n_layers; l++)
+        held[l] = model->config.sliding[l] ? window_tokens(&model->config, &s->opt) + s->opt.chunk : s->opt.context;
     const ca_cache_opt cache_opt = {
+        .layer_tokens = held,
         .n_layers = s->info.n_layers,
         .n_kv_heads = s->info.n_kv_heads,
         .head_dim = s->info.head_dim,
@@ -371,6 +381,10 @@ static ca_status run_chunk(ca_session *s, const chunk_job *job)
     }
     memcpy(s->tokens + s->len, job->tokens, job->n * sizeof *s->tokens);
     s->len += job->n;
+    for (uint32_t l = 0; l < s->info.n_layers; l++) {
+        const uint32_t keep = s->model->config.window + s->opt.page_tokens;
+        if (s->model->config.sliding[l] && s->len > keep) CA_TRY(ca_cache_forget(s->cache, 0, l, s->len - keep));
+    }
     return CA_OK;
 }
 
@@ -532,6 +546,13 @@ uint32_t ca_session_context(const ca_session *session)
 ca_status ca_session_truncate(ca_session *session, uint32_t n)
 {
     if (n > session->len) return ca_fail(CA_E_ARG, "session: cannot be cut to %u tokens, it has %u", n, session->len);
+    const ca_config *config = &session->model->config;
+    for (uint32_t l = 0; l < session->info.n_layers && n > 0; l++)
+        if (ca_cache_start(session->cache, 0, l) > 0 && n + 1 < ca_cache_start(session->cache, 0, l) + config->window)
+            return ca_fail(CA_E_ARG,
+                           "session: cannot be cut to %u tokens: layers with a window of %u have forgotten what comes before; "
+                           "cut it to 0 and read the prompt again",
+                           n, config->window);
     CA_TRY(ca_cache_truncate(session->cache, 0, n));
     session->len = n;
     session->has_logits = false;

@@ -67,6 +67,8 @@ static ca_status check_job(const ca_selector_vt *vt, const ca_cache *cache, cons
     if ((cache->opt.summaries & vt->summaries) != vt->summaries)
         return ca_fail(CA_E_ARG, "select: %s needs a cache created with ca_select_summaries()", vt->name);
     CA_TRY(ca_chunk_check(cache, chunk));
+    if (ca_cache_start(cache, chunk->seq, chunk->layer) > 0)
+        return ca_fail(CA_E_ARG, "select: layer %u has forgotten tokens: a layer with a window needs no selector", chunk->layer);
     if (q->stride < width)
         return ca_fail(CA_E_SHAPE, "select: token stride %zu is below %u heads x %u", q->stride, chunk->n_heads,
                        cache->opt.head_dim);

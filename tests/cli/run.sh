@@ -68,4 +68,9 @@ printed '"kv_bytes": [1-9]'
 # An answer ends where the context does.
 accept run -m "$MODEL" --raw -p "$fox" -n 100 --ctx 15 --json
 printed '"text": "'"'"'s a story'
+# Twice the context: the forecast knows it, and the model still answers.
+accept run -m "$MODEL" -p "hello" --extend yarn:2 --ctx 16000 --dry-run
+printed 'context 16000'
+refuse 1 "the context is" run -m "$MODEL" -p "hello" --ctx 1
+accept run -m "$MODEL" -p "Name a river." -n 5 --extend linear:2
 finish

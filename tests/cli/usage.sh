@@ -72,6 +72,10 @@ refuse 2 "--executor compactattn does not go with --selector none" run -m "$MODE
 refuse 2 "--selector seer needs --gate" run -m "$MODEL" -p x --selector seer
 refuse 1 "quoka: query_ratio" run -m "$MODEL" -p x --selector quoka --query-ratio 0
 refuse 1 "xattention: stride 9" run -m "$MODEL" -p x --selector xattention --stride 9
+for extend in yarn yarn: yarn:x yarn:0.5 ntk:2 linear:2x; do
+    refuse 2 "--extend $extend: expected" run -m "$MODEL" -p hello --extend "$extend"
+done
+refuse 1 "scales its RoPE already (yarn)" run -m "$golden/models/qwen2_yarn" -p hello --raw --extend yarn:2
 refuse 2 "--shape x: expected" bench attention --shape x
 refuse 2 "the heads are a multiple" bench attention --shape q1,kv8,h3:2,d64
 refuse 2 "--keep 2: expected" bench attention --shape q1,kv8,h2:2,d64 --keep 2

@@ -24,7 +24,7 @@ static const double depths[N_DEPTHS] = { 0.1, 0.5, 0.9 };
 /* Settings that are swept when --sweep says nothing else: METHOD, or METHOD:OPTION=V,V,.. */
 static const char *const default_sweeps[] = {
     "dense",
-    "flashprefill+auto:alpha=0.02,0.04,0.06,0.1,0.2,0.35",
+    "flashprefill+auto:alpha=0.04,0.08,0.12,0.2,0.35",
     "flashprefill+compactattn:alpha=0.06,0.12,0.18,0.35",
     "flashprefill+block_sparse:alpha=0.01,0.03,0.06",
     "xattention+auto:threshold=0.75,0.9",

@@ -289,7 +289,7 @@ static int run(const struct options *options)
     };
     char *text = NULL;
     size_t size = 0;
-    int code = method_choose_list(options, "dense,block_sparse,compactattn", demo.methods, &demo.n_methods);
+    int code = method_choose_list(options, "dense,block_sparse,compactattn,auto", demo.methods, &demo.n_methods);
     if (code == EXIT_DONE) code = folder_prepare(options->out, "summary.csv");
     if (code == EXIT_DONE) code = read_text(options, &text, &size);
     if (code == EXIT_DONE) code = engine_open(options, &demo.engine);

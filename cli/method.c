@@ -41,6 +41,7 @@ static const struct {
     { offsetof(struct options, kv_ratio), offsetof(ca_session_opt, select.quoka.kv_ratio) },
     { offsetof(struct options, head_worth), offsetof(ca_session_opt, worth.heads) },
     { offsetof(struct options, qblock_worth), offsetof(ca_session_opt, worth.qblocks) },
+    { offsetof(struct options, whole), offsetof(ca_session_opt, worth.whole) },
 };
 enum { N_INTEGERS = sizeof integers / sizeof *integers, N_REALS = sizeof reals / sizeof *reals };
 

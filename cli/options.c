@@ -135,6 +135,8 @@ static const struct spec specs[] = {
       "auto: rows of n heads may cost 1 + W (1 - 1/n) times as much as rows of one" },
     { "qblock-worth", 0, REAL, AT(qblock_worth), 0, 1e6, "W", NULL, SELECTION, 0,
       "auto: rows of n Q blocks may cost 1 + W (1 - 1/n) times as much as rows of one" },
+    { "whole", 0, REAL, AT(whole), 0, 10, "F", NULL, SELECTION, 0,
+      "auto: a union of a group and chunk that reads at least this share of the past is not split; above 1: any may be" },
     { "heads-per-row", 0, INTEGER, AT(heads_per_row), 0, 4096, "N", NULL, SELECTION, 0,
       "compactattn: query heads that share a page list; 0 = all of a KV head" },
     { "qblocks-per-row", 0, INTEGER, AT(qblocks_per_row), 0, U32, "N", NULL, SELECTION, 0,

@@ -25,7 +25,7 @@ struct options {
     int64_t layer, head, chunk_index, chunks;
     const char *selectors, *layers;
     double recall;
-    double temperature, top_p, alpha, depth, query_ratio, kv_ratio, head_worth, qblock_worth;
+    double temperature, top_p, alpha, depth, query_ratio, kv_ratio, head_worth, qblock_worth, whole;
     const char *words[2]; /* what stands without an option; as many as the command takes */
     bool tune, free_max, relative, bare, sparse_first;
     bool help, json, stats, dry_run, progress, chat, raw, jsonl, decode, parse_special, no_bos;

@@ -77,6 +77,7 @@ CA_API void ca_cost_defaults(ca_cost *out);
  * rows of n Q blocks 1 + qblocks (1 - 1/n) times as much as rows of one. docs/quality.md says where the defaults come from. */
 typedef struct ca_worth {
     float heads, qblocks;
+    float whole; /* a union of the whole group and chunk that reads at least this share of the past is not split; above 1: any is */
 } ca_worth;
 CA_API void ca_worth_defaults(ca_worth *out);
 

@@ -257,7 +257,7 @@ void ca_cost_defaults(ca_cost *out)
 
 void ca_worth_defaults(ca_worth *out)
 {
-    *out = (ca_worth){ .heads = 1.0F, .qblocks = 2.0F };
+    *out = (ca_worth){ .heads = 1.0F, .qblocks = 2.0F, .whole = 0.3F };
 }
 
 /* Cost of a row of n query vectors and n_pages pages. */
@@ -294,6 +294,16 @@ static double shape_cost(const ca_cache *cache, const ca_mask *mask, const ca_ch
     return sum;
 }
 
+/* Share of the past blocks that the union over heads [head, +group) and all Q blocks reads. */
+static double union_share(const ca_mask *mask, uint32_t head, uint32_t group, uint32_t past)
+{
+    uint64_t bits[MAX_WORDS];
+    uint32_t n = 0;
+    union_of(mask, head, group, 0, mask->n_qblocks, bits);
+    for (uint32_t j = 0; j < past; j++) n += bits[j / 64] >> (j % 64) & 1;
+    return past > 0 ? (double)n / past : 1.0;
+}
+
 /* Shapes of one KV head, coarsest first; dense is the coarsest. */
 static uint32_t list_shapes(uint32_t group, uint32_t n_qblocks, ca_row_shape out[64])
 {
@@ -315,15 +325,17 @@ ca_status ca_table_add_auto(const ca_cache *cache, const ca_mask *mask, const ca
     if (!(cost->flop > 0.0) || !(cost->page_byte >= 0.0) || !(cost->job >= 0.0))
         return ca_fail(CA_E_ARG, "table: cost %g, %g, %g: the first must be above 0, the others not below", cost->flop,
                        cost->page_byte, cost->job);
-    if (!(worth->heads >= 0.0F) || !(worth->qblocks >= 0.0F))
-        return ca_fail(CA_E_ARG, "table: worth %g, %g must not be below 0", (double)worth->heads, (double)worth->qblocks);
+    if (!(worth->heads >= 0.0F) || !(worth->qblocks >= 0.0F) || !(worth->whole >= 0.0F))
+        return ca_fail(CA_E_ARG, "table: worth %g, %g, %g must not be below 0", (double)worth->heads, (double)worth->qblocks,
+                       (double)worth->whole);
     const uint32_t group = mask->n_heads / cache->opt.n_kv_heads;
     ca_row_shape all[64];
     const uint32_t n = list_shapes(group, mask->n_qblocks, all);
     for (uint32_t kv = 0; kv < cache->opt.n_kv_heads; kv++) {
         double best = INFINITY, best_cost = INFINITY;
         uint32_t pick = DENSE;
-        for (uint32_t i = 1; i < n; i++) { /* the coarser shape wins a tie */
+        const bool whole = union_share(mask, kv * group, group, table->chunk.pos / cache->opt.page_tokens) >= (double)worth->whole;
+        for (uint32_t i = 1; i < (whole ? 2 : n); i++) { /* the coarser shape wins a tie */
             const double c = shape_cost(cache, mask, &table->chunk, cost, kv * group, group, all[i]);
             const double value = (1.0 + (double)worth->heads * (1.0 - 1.0 / all[i].heads)) *
                                  (1.0 + (double)worth->qblocks * (1.0 - 1.0 / all[i].qblocks));

@@ -24,7 +24,6 @@ void ca_session_defaults(ca_executor executor, ca_session_opt *out)
     ca_cost_defaults(&out->cost);
     ca_worth_defaults(&out->worth);
     if (executor == CA_EXEC_BLOCK_SPARSE) out->select.flashprefill.alpha = 0.01F;
-    if (executor == CA_EXEC_AUTO) out->select.flashprefill.alpha = 0.06F;
 }
 
 /* Executors and selectors that go together; options that go with only some of them. */

@@ -4,7 +4,7 @@
 
 tool demo -m "$MODEL" --text "$DATA/demo.txt" --out "$work/out dir" --length 2200 --depth 0.3
 [ "$code" -eq 0 ] || fail "the demo fails"
-for method in dense flashprefill+block_sparse flashprefill+compactattn; do
+for method in dense flashprefill+block_sparse flashprefill+compactattn flashprefill+auto; do
     grep -q "^$method .* yes " "$work/out" || fail "$method does not find the fact"
     grep -q "^| $method |.*| yes |" "$work/out dir/summary.md" || fail "summary.md has no row for $method"
     grep -q "^$method,.*,yes," "$work/out dir/summary.csv" || fail "summary.csv has no row for $method"

@@ -139,6 +139,20 @@ static void check_cover(const attn_data *d, const ca_mask *m, const ca_table *t)
     free(has);
 }
 
+/* Share of the past blocks that some head of the KV head and some Q block asks for. */
+static double union_share(const attn_data *d, const ca_mask *m, uint32_t kv)
+{
+    const uint32_t group = m->n_heads / d->shape.hkv, past = d->chunk.pos / d->shape.page;
+    uint32_t asked = 0;
+    for (uint32_t j = 0; j < past; j++) {
+        bool any = false;
+        for (uint32_t r = kv * group * m->n_qblocks; r < (kv + 1) * group * m->n_qblocks; r++)
+            any = any || bit(m->bits + (size_t)r * m->words, j);
+        asked += any;
+    }
+    return past > 0 ? (double)asked / past : 1.0;
+}
+
 typedef struct seen {
     unsigned dense, coarsest, finest, between;
 } seen;
@@ -148,7 +162,9 @@ static void check_choice(attn_data *d, const ca_mask *m, const ca_cost *cost, co
                          const ca_table *t, seen *count)
 {
     ca_row_shape all[MAX_SHAPES];
-    const uint32_t group = m->n_heads / d->shape.hkv, n = lattice(group, m->n_qblocks, all);
+    const uint32_t group = m->n_heads / d->shape.hkv, lattice_size = lattice(group, m->n_qblocks, all);
+    /* A union that reads enough of the past is not split: the first shape is the only one. */
+    const uint32_t n = union_share(d, m, kv) >= (double)worth->whole ? 1 : lattice_size;
     const size_t mark = d->ws.used;
     double best = INFINITY, best_price = INFINITY, got_value = INFINITY, got_price = INFINITY;
     for (uint32_t i = 0; i < n; i++) {
@@ -190,23 +206,23 @@ static void best_shape(void **state)
     ca_cost_defaults(&built_in);
     ca_worth_defaults(&built_in_worth);
     const ca_cost costs[] = { built_in, { 1.0, 0.0, 0.0 }, { 1.0, 0.0, 1e7 }, { 0.01, 3.0, 10.0 } };
-    const ca_worth worths[] = { built_in_worth, { 0.0F, 0.0F }, { 0.3F, 3.0F } };
+    const ca_worth worths[] = { built_in_worth, { 0.0F, 0.0F, 2.0F }, { 0.3F, 3.0F, 2.0F }, { 0.1F, 0.1F, 0.5F } };
     seen count = { 0 };
     for (size_t n = 0; n < N_CASES * N_KEEPS; n++) {
         const select_case *c = &cases[n / N_KEEPS];
         attn_data d = data_of(c);
         const ca_mask m = random_mask(c, &d, keeps[n % N_KEEPS]);
         const size_t mark = d.ws.used;
-        for (size_t i = 0; i < 4 * 3; i++) {
+        for (size_t i = 0; i < 4 * 4; i++) {
             ca_row_shape shapes[8];
             d.ws.used = mark;
             ca_table t = new_table(&d), again;
-            must(ca_table_add_auto(d.cache, &m, &costs[i / 3], &worths[i % 3], shapes, &t), "auto");
+            must(ca_table_add_auto(d.cache, &m, &costs[i / 4], &worths[i % 4], shapes, &t), "auto");
             check_cover(&d, &m, &t);
             for (uint32_t kv = 0; kv < c->shape.hkv; kv++)
-                check_choice(&d, &m, &costs[i / 3], &worths[i % 3], kv, shapes[kv], &t, &count);
+                check_choice(&d, &m, &costs[i / 4], &worths[i % 4], kv, shapes[kv], &t, &count);
             again = new_table(&d);
-            must(ca_table_add_auto(d.cache, &m, &costs[i / 3], &worths[i % 3], NULL, &again), "auto");
+            must(ca_table_add_auto(d.cache, &m, &costs[i / 4], &worths[i % 4], NULL, &again), "auto");
             for (uint32_t kv = 0; kv < c->shape.hkv; kv++) check_same_rows(&d, &t, &again, kv);
         }
         attn_data_destroy(&d);
@@ -221,7 +237,7 @@ static void full_mask(void **state)
     (void)state;
     ca_cost cost;
     ca_cost_defaults(&cost);
-    const ca_worth worths[] = { { 0.0F, 0.0F }, { 1.0F, 0.7F }, { 1e6F, 1e6F } };
+    const ca_worth worths[] = { { 0.0F, 0.0F, 2.0F }, { 1.0F, 0.7F, 0.5F }, { 1e6F, 1e6F, 2.0F } };
     for (size_t n = 0; n < N_CASES * 3; n++) {
         const select_case *c = &cases[n / 3];
         attn_data d = data_of(c);
@@ -248,12 +264,12 @@ static void bad_costs(void **state)
         ca_worth worth;
         const char *says;
     } bad[] = {
-        { { 0.0, 1.0, 1.0 }, { 0.0F, 0.0F }, "cost 0" },       { { -1.0, 1.0, 1.0 }, { 0.0F, 0.0F }, "cost -1" },
-        { { (double)NAN, 1.0, 1.0 }, { 0.0F, 0.0F }, "cost" }, { { 1.0, -2.0, 1.0 }, { 0.0F, 0.0F }, "-2" },
-        { { 1.0, (double)NAN, 1.0 }, { 0.0F, 0.0F }, "cost" }, { { 1.0, 1.0, -3.0 }, { 0.0F, 0.0F }, "-3" },
-        { { 1.0, 1.0, (double)NAN }, { 0.0F, 0.0F }, "cost" }, { { 1.0, 1.0, 1.0 }, { -0.5F, 0.0F }, "worth -0.5" },
-        { { 1.0, 1.0, 1.0 }, { NAN, 0.0F }, "worth" },         { { 1.0, 1.0, 1.0 }, { 0.0F, -0.25F }, "-0.25" },
-        { { 1.0, 1.0, 1.0 }, { 0.0F, NAN }, "worth" },
+        { { 0.0, 1.0, 1.0 }, { 0.0F, 0.0F, 0.0F }, "cost 0" },       { { -1.0, 1.0, 1.0 }, { 0.0F, 0.0F, 0.0F }, "cost -1" },
+        { { (double)NAN, 1.0, 1.0 }, { 0.0F, 0.0F, 0.0F }, "cost" }, { { 1.0, -2.0, 1.0 }, { 0.0F, 0.0F, 0.0F }, "-2" },
+        { { 1.0, (double)NAN, 1.0 }, { 0.0F, 0.0F, 0.0F }, "cost" }, { { 1.0, 1.0, -3.0 }, { 0.0F, 0.0F, 0.0F }, "-3" },
+        { { 1.0, 1.0, (double)NAN }, { 0.0F, 0.0F, 0.0F }, "cost" }, { { 1.0, 1.0, 1.0 }, { -0.5F, 0.0F, 0.0F }, "worth -0.5" },
+        { { 1.0, 1.0, 1.0 }, { NAN, 0.0F, 0.0F }, "worth" },         { { 1.0, 1.0, 1.0 }, { 0.0F, -0.25F, 0.0F }, "-0.25" },
+        { { 1.0, 1.0, 1.0 }, { 0.0F, NAN, 0.0F }, "worth" },         { { 1.0, 1.0, 1.0 }, { 0.0F, 0.0F, -0.75F }, "-0.75" },
     };
     ca_table t = new_table(&d);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -263,7 +279,8 @@ static void bad_costs(void **state)
         assert_int_equal(t.n_rows, 0);
     }
     m.n_heads = 4; /* not the chunk's */
-    assert_int_equal(ca_table_add_auto(d.cache, &m, &(ca_cost){ 1.0, 1.0, 1.0 }, &(ca_worth){ 0 }, NULL, &t), CA_E_SHAPE);
+    assert_int_equal(ca_table_add_auto(d.cache, &m, &(ca_cost){ 1.0, 1.0, 1.0 }, &(ca_worth){ .whole = 2.0F }, NULL, &t),
+                     CA_E_SHAPE);
     attn_data_destroy(&d);
 }
 

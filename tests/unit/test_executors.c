@@ -93,8 +93,8 @@ static ca_table build(attn_data *d, const method *how, ca_mask *mask)
     case DENSE: must(ca_table_add_dense(d->cache, 0, n, &t), "dense"); break;
     case QUOKA: add_quoka(d, &how->select, 0, n, &t); break;
     case BLOCK_SPARSE: must(ca_table_add_block_sparse(d->cache, mask, &t), "block_sparse"); break;
-    case AUTO: must(ca_table_add_auto(d->cache, mask, &cost, &(ca_worth){ 0 }, NULL, &t), "auto"); break;
-    case AUTO_COARSE: must(ca_table_add_auto(d->cache, mask, &cost, &(ca_worth){ 1e6F, 1e6F }, NULL, &t), "auto"); break;
+    case AUTO: must(ca_table_add_auto(d->cache, mask, &cost, &(ca_worth){ .whole = 2.0F }, NULL, &t), "auto"); break;
+    case AUTO_COARSE: must(ca_table_add_auto(d->cache, mask, &cost, &(ca_worth){ 1e6F, 1e6F, 2.0F }, NULL, &t), "auto"); break;
     default: {
         const ca_table_opt opt = { how->ex == COMPACT_1 ? 1 : how->ex == COMPACT_G ? group : 0, how->ex == FINER ? 2 : 0 };
         must(ca_table_add_compact(d->cache, mask, &opt, &t), "compactattn");

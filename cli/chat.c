@@ -29,7 +29,8 @@ static bool add_message(struct chat *chat, const char *role, const char *content
         free(copy);
         return false;
     }
-    more[chat->n_messages++] = (ca_message){ role, copy };
+    more[chat->n_messages].role = role;
+    more[chat->n_messages++].content = copy;
     return true;
 }
 

@@ -329,7 +329,7 @@ ca_status ca_table_add_auto(const ca_cache *cache, const ca_mask *mask, const ca
         return ca_fail(CA_E_ARG, "table: worth %g, %g, %g must not be below 0", (double)worth->heads, (double)worth->qblocks,
                        (double)worth->whole);
     const uint32_t group = mask->n_heads / cache->opt.n_kv_heads;
-    ca_row_shape all[64];
+    ca_row_shape all[64] = { { 0, 0 } };
     const uint32_t n = list_shapes(group, mask->n_qblocks, all);
     for (uint32_t kv = 0; kv < cache->opt.n_kv_heads; kv++) {
         double best = INFINITY, best_cost = INFINITY;

@@ -140,9 +140,10 @@ static void damaged(void **state)
         assert_int_not_equal(ca_session_load(b, f->path), CA_OK);
         assert_int_equal(ca_session_len(b), 0);
     }
-    content = realloc(content, size + 4);
-    memset(content + size, 0, 4);
-    write_file(f->path, content, size + 4);
+    unsigned char *longer = calloc(size + 4, 1);
+    memcpy(longer, content, size);
+    write_file(f->path, longer, size + 4);
+    free(longer);
     assert_int_equal(ca_session_load(b, f->path), CA_E_FORMAT);
     must(ca_session_prefill(b, f->tokens, N, NULL));
     free(content);

@@ -238,9 +238,9 @@ static int find_layer(struct bench *bench, struct line *line)
                                       .kern = bench->kern } };
     for (size_t i = 0; i < bench->n_lines; i++) {
         if (bench->lines[i].opt.page_tokens != line->opt.page_tokens) continue;
-        const uint32_t gather = ca_select_gather_tokens(&bench->lines[i].opt.select, s->kv);
+        const uint32_t tokens = ca_select_gather_tokens(&bench->lines[i].opt.select, s->kv);
         layer->opt.summaries |= ca_select_summaries(&bench->lines[i].opt.select);
-        layer->opt.gather_tokens = gather > layer->opt.gather_tokens ? gather : layer->opt.gather_tokens;
+        layer->opt.gather_tokens = tokens > layer->opt.gather_tokens ? tokens : layer->opt.gather_tokens;
     }
     ca_status status = ca_cache_create(&layer->opt, &layer->cache);
     if (status != CA_OK) return fail_library(status);

@@ -226,7 +226,7 @@ static int score_text(struct quality *quality, struct row *row)
 {
     int code = EXIT_DONE;
     if (row->options.dense_tail < 0) row->options.dense_tail = 0;
-    for (int64_t run = 0; run < quality->options->runs && code == EXIT_DONE; run++) {
+    for (int64_t turn = 0; turn < quality->options->runs && code == EXIT_DONE; turn++) {
         struct likelihood likelihood = {
             .ids = quality->ids, .n_ids = quality->n_ids, .vocab = quality->engine.info.vocab, .each = quality->each
         };

@@ -96,14 +96,12 @@ static int add_cost(const struct options *options, const ca_kern *kern, int n_th
 {
     char path[1024] = "";
     ca_cost cost;
-    bool measured = false;
-    int code = EXIT_DONE;
     if (options->tune) {
         const ca_status status = ca_cost_measure(kern, n_threads, &cost);
-        code = status == CA_OK ? tune_save(kern, &cost) : fail_library(status);
+        const int code = status == CA_OK ? tune_save(kern, &cost) : fail_library(status);
         if (code != EXIT_DONE) return code;
     }
-    measured = tune_load(kern, &cost);
+    const bool measured = tune_load(kern, &cost);
     if (!measured) ca_cost_defaults(&cost);
     (void)tune_path(path, sizeof path);
     json_object_set_new(report, "cost",

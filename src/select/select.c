@@ -115,7 +115,8 @@ void ca_qblock_span(const ca_cache *cache, const ca_mask *mask, uint32_t i, uint
 /* Block a comes before block b. */
 static bool better(const float *score, uint32_t a, uint32_t b)
 {
-    return score[a] > score[b] || (score[a] == score[b] && a < b);
+    const float x = score[a], y = score[b];
+    return x > y || (x == y && a < b);
 }
 
 static void sift(const float *score, uint32_t *heap, uint32_t n, uint32_t at)

@@ -10,7 +10,6 @@
 #include "needle.h"
 #include "report/lines.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,33 +33,11 @@ static const char *const default_sweeps[] = {
     "oracle+auto:threshold=0.9",
 };
 
-/* Options that can be swept. Reals and integers of struct options by offset; text ones keep the word. */
-static const struct {
-    const char *name;
-    enum { REAL, INTEGER, TEXT } kind;
-    size_t offset;
-} knobs[] = {
-    { "alpha", REAL, offsetof(struct options, alpha) },
-    { "threshold", TEXT, offsetof(struct options, threshold) },
-    { "kv-ratio", REAL, offsetof(struct options, kv_ratio) },
-    { "query-ratio", REAL, offsetof(struct options, query_ratio) },
-    { "top-k", INTEGER, offsetof(struct options, top_k) },
-    { "window", INTEGER, offsetof(struct options, window) },
-    { "sink", INTEGER, offsetof(struct options, sink) },
-    { "page", INTEGER, offsetof(struct options, page) },
-    { "stride", INTEGER, offsetof(struct options, stride) },
-    { "heads-per-row", INTEGER, offsetof(struct options, heads_per_row) },
-    { "qblocks-per-row", INTEGER, offsetof(struct options, qblocks_per_row) },
-    { "head-worth", REAL, offsetof(struct options, head_worth) },
-    { "qblock-worth", REAL, offsetof(struct options, qblock_worth) },
-};
-enum { N_KNOBS = sizeof knobs / sizeof *knobs };
-
 struct row {
     struct method method;
     char setting[NAME]; /* "alpha=0.12", or empty */
     struct options options;
-    char value[32]; /* what a TEXT knob points to */
+    char value[32]; /* of the option; options may point to it */
     double kept, mean_nll, error, attention_ms, prefill_ms, found;
 };
 
@@ -76,26 +53,6 @@ struct quality {
     uint32_t *needle_ids[N_DEPTHS];
     size_t n_needle[N_DEPTHS];
 };
-
-static bool set_knob(struct row *row, const char *name, size_t length)
-{
-    for (size_t k = 0; k < N_KNOBS; k++) {
-        if (strlen(knobs[k].name) != length || memcmp(knobs[k].name, name, length) != 0) continue;
-        char *field = (char *)&row->options + knobs[k].offset, *end = row->value;
-        errno = 0;
-        const double real = strtod(row->value, &end);
-        const int64_t integer = strtoll(row->value, NULL, 10);
-        if (end == row->value || *end || errno || real < 0) return false;
-        const char *text = row->value;
-        switch (knobs[k].kind) {
-        case REAL: memcpy(field, &real, sizeof real); break;
-        case INTEGER: memcpy(field, &integer, sizeof integer); break;
-        case TEXT: memcpy(field, &text, sizeof text); break;
-        }
-        return true;
-    }
-    return false;
-}
 
 /* "METHOD" or "METHOD:OPTION=V,V,..": one row a value. */
 static int add_sweep(struct quality *quality, const char *text)
@@ -128,8 +85,8 @@ static int add_sweep(struct quality *quality, const char *text)
         if (equals) {
             snprintf(row->value, sizeof row->value, "%.*s", (int)value, at);
             snprintf(row->setting, sizeof row->setting, "%.*s=%s", (int)(equals - name), name, row->value);
-            if (!set_knob(row, name, (size_t)(equals - name)))
-                return usage_error("--sweep %s: \"%s\" is not a value of an option that can be swept", text, row->setting);
+            const int set = options_set(&command_bench_quality, name, (size_t)(equals - name), row->value, &row->options);
+            if (set != EXIT_DONE) return set;
         }
         quality->n_rows++;
         at += value;
@@ -221,44 +178,39 @@ static int draw(const struct quality *quality)
     return why ? folder_cannot_write(quality->options->out, "quality.png", why) : EXIT_DONE;
 }
 
-/* Likelihood of the text's second part, without a dense tail: the method alone. The better time of --runs counts. */
+/* Likelihood of the text's second part, without a dense tail: the method alone. The best time of all turns counts. */
 static int score_text(struct quality *quality, struct row *row)
 {
-    int code = EXIT_DONE;
+    struct likelihood likelihood = {
+        .ids = quality->ids, .n_ids = quality->n_ids, .vocab = quality->engine.info.vocab, .each = quality->each
+    };
+    const ca_prefill_opt hooks = { .user = &likelihood,
+                                   .n_logits = (uint32_t)(quality->n_ids - quality->from + 1),
+                                   .on_logits = likelihood_add };
+    ca_session *session = NULL;
+    struct result result;
+    char label[2 * NAME];
     if (row->options.dense_tail < 0) row->options.dense_tail = 0;
-    for (int64_t turn = 0; turn < quality->options->runs && code == EXIT_DONE; turn++) {
-        struct likelihood likelihood = {
-            .ids = quality->ids, .n_ids = quality->n_ids, .vocab = quality->engine.info.vocab, .each = quality->each
-        };
-        const ca_prefill_opt hooks = { .user = &likelihood,
-                                       .n_logits = (uint32_t)(quality->n_ids - quality->from + 1),
-                                       .on_logits = likelihood_add };
-        ca_session *session = NULL;
-        struct result result;
-        result_init(&result, &row->method);
-        code = engine_session(&quality->engine, &row->options, &row->method, quality->n_ids, 0, &session);
-        if (code != EXIT_DONE) return code;
-        char label[2 * NAME];
-        snprintf(label, sizeof label, "%s %s", row->method.name, row->setting);
-        const ca_status status = measure_feed(session, quality->ids, quality->n_ids, label,
-                                              progress_style(quality->options->progress, PROGRESS_OFF), &hooks);
-        if (status == CA_OK) {
-            measure_stats(session, &result);
-            row->kept = result.kept_fraction;
-            row->mean_nll = likelihood_mean(&likelihood);
-            if (!quality->has_dense && row->method.selector == CA_SELECT_NONE) {
-                memcpy(quality->dense, quality->each, likelihood.n_scored * sizeof *quality->each);
-                quality->has_dense = true;
-            }
-            if (quality->has_dense) row->error = likelihood_error(quality->each, quality->dense, likelihood.n_scored);
-            row->attention_ms = fmin(result.attention_ms, isnan(row->attention_ms) ? INFINITY : row->attention_ms);
-            row->prefill_ms = fmin(result.prefill_ms, isnan(row->prefill_ms) ? INFINITY : row->prefill_ms);
-        } else {
-            code = fail_library(status);
+    result_init(&result, &row->method);
+    const int code = engine_session(&quality->engine, &row->options, &row->method, quality->n_ids, 0, &session);
+    if (code != EXIT_DONE) return code;
+    snprintf(label, sizeof label, "%s %s", row->method.name, row->setting);
+    const ca_status status = measure_feed(session, quality->ids, quality->n_ids, label,
+                                          progress_style(quality->options->progress, PROGRESS_OFF), &hooks);
+    if (status == CA_OK) {
+        measure_stats(session, &result);
+        row->kept = result.kept_fraction;
+        row->mean_nll = likelihood_mean(&likelihood);
+        if (!quality->has_dense && row->method.selector == CA_SELECT_NONE) {
+            memcpy(quality->dense, quality->each, likelihood.n_scored * sizeof *quality->each);
+            quality->has_dense = true;
         }
-        ca_session_destroy(session);
+        if (quality->has_dense) row->error = likelihood_error(quality->each, quality->dense, likelihood.n_scored);
+        row->attention_ms = fmin(result.attention_ms, row->attention_ms); /* NaN the first time: fmin takes the other */
+        row->prefill_ms = fmin(result.prefill_ms, row->prefill_ms);
     }
-    return code;
+    ca_session_destroy(session);
+    return status == CA_OK ? EXIT_DONE : fail_library(status);
 }
 
 /* How many of the facts the model finds, with the session's own dense tail. */
@@ -285,22 +237,24 @@ static int ask(const struct quality *quality, struct row *row)
     return EXIT_DONE;
 }
 
+/* All settings take turns, so that a slow moment of the machine hits them alike. Facts are asked for in the first turn. */
 static int run_rows(struct quality *quality)
 {
     const double start = clock_ms();
+    const size_t n_turns = (size_t)quality->options->runs * quality->n_rows;
     int code = EXIT_DONE;
-    while (quality->n_done < quality->n_rows && code == EXIT_DONE) {
-        struct row *row = &quality->rows[quality->n_done];
+    for (size_t turn = 0; turn < n_turns && code == EXIT_DONE; turn++) {
+        struct row *row = &quality->rows[turn % quality->n_rows];
         code = score_text(quality, row);
-        if (code == EXIT_DONE && quality->n_needle[0] > 0) code = ask(quality, row);
+        if (code == EXIT_DONE && turn < quality->n_rows && quality->n_needle[0] > 0) code = ask(quality, row);
         if (code != EXIT_DONE) break;
-        quality->n_done++;
+        if (turn < quality->n_rows) quality->n_done++;
         code = write_tables(quality);
         if (!quality->options->progress && !isatty(STDERR_FILENO)) continue;
         const double spent = (clock_ms() - start) / 1e3;
-        note("%zu of %zu settings, about %.0f s left: %s %s reads %.0f %%, NLL %.4f", quality->n_done, quality->n_rows,
-             spent / (double)quality->n_done * (double)(quality->n_rows - quality->n_done), row->method.name, row->setting,
-             100 * row->kept, row->mean_nll);
+        note("%zu of %zu turns, about %.0f s left: %s %s reads %.0f %%, NLL %.4f", turn + 1, n_turns,
+             spent / (double)(turn + 1) * (double)(n_turns - turn - 1), row->method.name, row->setting, 100 * row->kept,
+             row->mean_nll);
     }
     return code;
 }

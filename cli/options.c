@@ -233,6 +233,15 @@ static int set_value(const struct spec *spec, const char *value, struct options 
     return EXIT_DONE;
 }
 
+int options_set(const struct command *command, const char *name, size_t length, const char *value, struct options *out)
+{
+    for (size_t i = 0; i < N_SPECS; i++) {
+        const bool same = strlen(specs[i].name) == length && memcmp(specs[i].name, name, length) == 0;
+        if (same && (specs[i].commands & command->bit) && specs[i].kind != FLAG) return set_value(&specs[i], value, out);
+    }
+    return usage_error("--%.*s is not an option with a value", (int)length, name);
+}
+
 static void set_defaults(struct options *out)
 {
     memset(out, 0, sizeof *out);

@@ -55,7 +55,7 @@ uint32_t ca_select_summaries(const ca_select_opt *opt)
 size_t ca_select_ws_bytes(const ca_cache *cache, const ca_select_opt *opt, uint32_t n_heads, uint32_t n_tokens, uint32_t kv_tokens)
 {
     const ca_selector_vt *vt = find(opt->selector);
-    return vt ? vt->ws_bytes(cache, opt, n_heads, n_tokens, kv_tokens) : 0;
+    return vt && vt->ws_bytes ? vt->ws_bytes(cache, opt, n_heads, n_tokens, kv_tokens) : 0;
 }
 
 /* What ca_select and ca_select_tokens ask of their arguments. */

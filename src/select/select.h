@@ -20,6 +20,7 @@ typedef struct ca_selector_vt {
     const char *name;
     uint32_t summaries;
     ca_status (*check)(const ca_select_opt *opt);
+    /* NULL: none is needed */
     size_t (*ws_bytes)(const ca_cache *cache, const ca_select_opt *opt, uint32_t n_heads, uint32_t n_tokens, uint32_t kv_tokens);
     ca_status (*run)(const ca_select_job *job); /* NULL for a selector of tokens */
 } ca_selector_vt;

@@ -8,12 +8,6 @@ static ca_status check(const ca_select_opt *opt)
     return ca_fail(CA_E_ARG, "trishape: window 0: it counts the diagonal block, so at least 1 token");
 }
 
-static size_t ws_bytes(const ca_cache *cache, const ca_select_opt *opt, uint32_t n_heads, uint32_t n_tokens, uint32_t kv_tokens)
-{
-    (void)cache, (void)opt, (void)n_heads, (void)n_tokens, (void)kv_tokens;
-    return 0;
-}
-
 static ca_status run(const ca_select_job *job)
 {
     const ca_mask *mask = job->mask;
@@ -29,6 +23,5 @@ static ca_status run(const ca_select_job *job)
 const ca_selector_vt ca_select_trishape = {
     .name = "trishape",
     .check = check,
-    .ws_bytes = ws_bytes,
     .run = run,
 };

@@ -6,12 +6,6 @@ static ca_status check(const ca_select_opt *opt)
     return opt->user.select ? CA_OK : ca_fail(CA_E_ARG, "select: the user's selector has no function");
 }
 
-static size_t ws_bytes(const ca_cache *cache, const ca_select_opt *opt, uint32_t n_heads, uint32_t n_tokens, uint32_t kv_tokens)
-{
-    (void)cache, (void)opt, (void)n_heads, (void)n_tokens, (void)kv_tokens;
-    return 0;
-}
-
 /* Drops what lies behind the diagonal of each row. */
 static void drop_future(const ca_mask *mask)
 {
@@ -38,6 +32,5 @@ static ca_status run(const ca_select_job *job)
 const ca_selector_vt ca_select_user = {
     .name = "user",
     .check = check,
-    .ws_bytes = ws_bytes,
     .run = run,
 };

@@ -79,8 +79,8 @@ refuse 1 "scales its RoPE already (yarn)" run -m "$golden/models/qwen2_yarn" -p 
 refuse 2 "--shape x: expected" bench attention --shape x
 refuse 2 "the heads are a multiple" bench attention --shape q1,kv8,h3:2,d64
 refuse 2 "--keep 2: expected" bench attention --shape q1,kv8,h2:2,d64 --keep 2
-refuse 2 "--sweep auto:nothing=1" bench quality -m "$MODEL" -f a --out "$work/q" --sweep auto:nothing=1
-refuse 2 "--sweep auto:alpha=x" bench quality -m "$MODEL" -f a --out "$work/q" --sweep auto:alpha=x
+refuse 2 "--nothing is not an option" bench quality -m "$MODEL" -f a --out "$work/q" --sweep auto:nothing=1
+refuse 2 "--alpha x: expected" bench quality -m "$MODEL" -f a --out "$work/q" --sweep auto:alpha=x
 refuse 2 "unknown method \"sparse\"" bench prefill -m "$MODEL" --methods dense,sparse
 refuse 2 "unknown method \"\"" bench prefill -m "$MODEL" --methods dense,
 refuse 2 "listed twice" bench prefill -m "$MODEL" --methods compactattn,flashprefill+compact_attention

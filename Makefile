@@ -41,7 +41,7 @@ lint: ## clang-format, cppcheck and clang-tidy
 	@scripts/lint.sh $(BUILD)
 
 format: ## rewrite all C files in the house style
-	@find $(wildcard include src cli report tests bench) -name '*.[ch]' -exec clang-format -i {} +
+	@find $(wildcard include src cli report eval tests bench) -name '*.[ch]' -exec clang-format -i {} +
 
 bench: build model ## measure prefill: lengths x methods (BENCH_ARGS)
 	@$(TOOL) bench prefill -m $(MODEL) $(BENCH_ARGS)

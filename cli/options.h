@@ -31,7 +31,7 @@ struct options {
     bool help, json, stats, dry_run, progress, chat, raw, jsonl, decode, parse_special, no_bos;
 };
 
-/* A subcommand. name may be two words ("bench prefill"). */
+/* A subcommand. name may be several words ("bench prefill"). */
 struct command {
     const char *name, *summary;
     const char *synopsis; /* what follows the name in the usage line */
@@ -53,6 +53,13 @@ enum {
     CMD_BENCH_ATTENTION = 1 << 12,
     CMD_BENCH_QUALITY = 1 << 13,
     CMD_CHAT = 1 << 14,
+    CMD_RULER_GENERATE = 1 << 15,
+    CMD_RULER_RUN = 1 << 16,
+    CMD_RULER_SCORE = 1 << 17,
+    CMD_RULER = 1 << 18,
+    CMD_LONGBENCH = 1 << 19,
+    CMD_LONGBENCH_SCORE = 1 << 20,
+    CMD_LATENCY = 1 << 21,
     CMD_CONVERT = 1 << 8,
     CMD_INSPECT_MASK = 1 << 9,
     CMD_INSPECT_RECALL = 1 << 10

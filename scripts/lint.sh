@@ -5,7 +5,7 @@ set -eu
 build=$1
 jobs=$(nproc)
 rooms=
-for room in include src cli report tests bench; do
+for room in include src cli report eval tests bench; do
     [ ! -d "$room" ] || rooms="$rooms $room"
 done
 

@@ -4,6 +4,7 @@ JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?= --lengths 1024,4096,8192
+PEERS_ARGS ?=
 CMAKE_ARGS ?=
 
 MODEL = models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -14,7 +15,7 @@ compile = cmake --build $(1) --parallel $(JOBS)
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: build model demo check check-sanitize lint format bench quality fuzz install clean help
+.PHONY: build model demo check check-sanitize lint format bench bench-peers quality fuzz install clean help
 
 build: ## build the tool (build/compactattn) and the library
 	@$(call configure,$(BUILD),)
@@ -45,6 +46,9 @@ format: ## rewrite all C files in the house style
 
 bench: build model ## measure prefill: lengths x methods (BENCH_ARGS)
 	@$(TOOL) bench prefill -m $(MODEL) $(BENCH_ARGS)
+
+bench-peers: build model ## measure attention and prefill beside other libraries, from PyPI; results in out/peers (PEERS_ARGS)
+	@scripts/bench-peers.sh $(PEERS_ARGS)
 
 quality: build model ## measure what every method and setting costs in quality; results in out/quality
 	@mkdir -p out

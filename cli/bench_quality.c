@@ -9,6 +9,7 @@
 #include "method.h"
 #include "needle.h"
 #include "report/lines.h"
+#include "sweep.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -16,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_SWEEPS = 24, MAX_ROWS = 160, N_DEPTHS = 3, ANSWER_TOKENS = 12, NAME = 96 };
+enum { MAX_SWEEPS = 24, MAX_ROWS = 160, N_DEPTHS = 3, ANSWER_TOKENS = 12 };
 
 static const double depths[N_DEPTHS] = { 0.1, 0.5, 0.9 };
 
@@ -34,17 +35,15 @@ static const char *const default_sweeps[] = {
 };
 
 struct row {
-    struct method method;
-    char setting[NAME]; /* "alpha=0.12", or empty */
-    struct options options;
-    char value[32]; /* of the option; options may point to it */
+    const struct sweep *of;
     double kept, mean_nll, error, attention_ms, prefill_ms, found;
 };
 
 struct quality {
     const struct options *options;
     struct engine engine;
-    struct row *rows;
+    struct sweep *sweeps; /* [MAX_ROWS] */
+    struct row *rows;     /* [MAX_ROWS] one a sweep */
     size_t n_rows, n_done;
     uint32_t *ids;
     size_t n_ids, from;
@@ -54,53 +53,22 @@ struct quality {
     size_t n_needle[N_DEPTHS];
 };
 
-/* "METHOD" or "METHOD:OPTION=V,V,..": one row a value. */
-static int add_sweep(struct quality *quality, const char *text)
-{
-    struct options one = *quality->options;
-    char method[NAME];
-    const size_t length = strcspn(text, ":"), rest = strlen(text) - length;
-    size_t n = 0;
-    if (length >= sizeof method) return usage_error("--sweep %s: too long", text);
-    snprintf(method, sizeof method, "%.*s", (int)length, text);
-    one.methods = method;
-    struct method list[METHOD_MAX];
-    const int code = method_choose_list(&one, "dense", list, &n);
-    if (code != EXIT_DONE) return code;
-    const char *name = text + length + 1, *equals = rest > 0 ? strchr(name, '=') : NULL;
-    if (rest > 0 && !equals) return usage_error("--sweep %s: expected METHOD:OPTION=V,V,..", text);
-    for (const char *at = equals ? equals + 1 : "";; at++) {
-        const size_t value = strcspn(at, ",");
-        struct row *row = &quality->rows[quality->n_rows];
-        if (quality->n_rows == MAX_ROWS || value >= sizeof row->value)
-            return usage_error("--sweep %s: too many or too long values", text);
-        *row = (struct row){ .method = list[0],
-                             .options = *quality->options,
-                             .found = NAN,
-                             .error = NAN,
-                             .kept = NAN,
-                             .mean_nll = NAN,
-                             .attention_ms = NAN,
-                             .prefill_ms = NAN };
-        if (equals) {
-            snprintf(row->value, sizeof row->value, "%.*s", (int)value, at);
-            snprintf(row->setting, sizeof row->setting, "%.*s=%s", (int)(equals - name), name, row->value);
-            const int set = options_set(&command_bench_quality, name, (size_t)(equals - name), row->value, &row->options);
-            if (set != EXIT_DONE) return set;
-        }
-        quality->n_rows++;
-        at += value;
-        if (!*at) return EXIT_DONE;
-    }
-}
-
 static int make_rows(struct quality *quality)
 {
     const struct texts *given = &quality->options->sweeps;
     const size_t n = given->n > 0 ? given->n : sizeof default_sweeps / sizeof *default_sweeps;
     int code = EXIT_DONE;
     for (size_t i = 0; i < n && code == EXIT_DONE; i++)
-        code = add_sweep(quality, given->n > 0 ? given->items[i] : default_sweeps[i]);
+        code = sweep_add(&command_bench_quality, quality->options, given->n > 0 ? given->items[i] : default_sweeps[i],
+                         quality->sweeps, MAX_ROWS, &quality->n_rows);
+    for (size_t i = 0; i < quality->n_rows; i++)
+        quality->rows[i] = (struct row){ .of = &quality->sweeps[i],
+                                         .found = NAN,
+                                         .error = NAN,
+                                         .kept = NAN,
+                                         .mean_nll = NAN,
+                                         .attention_ms = NAN,
+                                         .prefill_ms = NAN };
     return code;
 }
 
@@ -120,14 +88,12 @@ static struct table *make_table(const struct quality *quality, size_t n_rows)
     struct table *table = table_create(columns, sizeof columns / sizeof *columns);
     double dense = NAN;
     for (size_t i = 0; i < n_rows; i++)
-        if (quality->rows[i].method.selector == CA_SELECT_NONE) dense = quality->rows[i].mean_nll;
+        if (quality->rows[i].of->method.selector == CA_SELECT_NONE) dense = quality->rows[i].mean_nll;
     for (size_t i = 0; table && i < n_rows; i++) {
         const struct row *r = &quality->rows[i];
-        const struct table_cell cells[] = {
-            { r->method.name, 0 },         { r->setting, 0 },  { NULL, r->kept },  { NULL, r->mean_nll },
-            { NULL, r->mean_nll - dense }, { NULL, r->error }, { NULL, r->found }, { NULL, r->attention_ms },
-            { NULL, r->prefill_ms }
-        };
+        const struct table_cell cells[] = { { r->of->method.name, 0 }, { r->of->setting, 0 },         { NULL, r->kept },
+                                            { NULL, r->mean_nll },     { NULL, r->mean_nll - dense }, { NULL, r->error },
+                                            { NULL, r->found },        { NULL, r->attention_ms },     { NULL, r->prefill_ms } };
         (void)table_add(table, cells);
     }
     return table;
@@ -152,16 +118,16 @@ static int draw(const struct quality *quality)
     size_t n = 0;
     char path[FOLDER_PATH], subtitle[200];
     for (size_t i = 0; i < quality->n_done; i++)
-        if (quality->rows[i].method.selector == CA_SELECT_NONE) dense = quality->rows[i].mean_nll;
+        if (quality->rows[i].of->method.selector == CA_SELECT_NONE) dense = quality->rows[i].mean_nll;
     for (size_t i = 0; i < quality->n_done; i++) {
         const struct row *r = &quality->rows[i];
         x[i] = r->attention_ms / 1e3;
         y[i] = r->mean_nll - dense;
-        const bool joins = n > 0 && strcmp(series[n - 1].name, r->method.name) == 0;
+        const bool joins = n > 0 && strcmp(series[n - 1].name, r->of->method.name) == 0;
         if (joins) series[n - 1].n++;
         if (joins || n == MAX_SWEEPS) continue;
-        series[n] = (struct lines_series){ .name = r->method.name, .x = x + i, .y = y + i, .n = 1 };
-        series[n++].bound = r->method.selector == CA_SELECT_NONE;
+        series[n] = (struct lines_series){ .name = r->of->method.name, .x = x + i, .y = y + i, .n = 1 };
+        series[n++].bound = r->of->method.selector == CA_SELECT_NONE;
     }
     snprintf(subtitle, sizeof subtitle, "%s, %zu tokens, those from %zu on scored, %d threads, kernels %s",
              quality->engine.info.name, quality->n_ids, quality->from, quality->engine.n_threads,
@@ -189,19 +155,20 @@ static int score_text(struct quality *quality, struct row *row)
                                    .on_logits = likelihood_add };
     ca_session *session = NULL;
     struct result result;
-    char label[2 * NAME];
-    if (row->options.dense_tail < 0) row->options.dense_tail = 0;
-    result_init(&result, &row->method);
-    const int code = engine_session(&quality->engine, &row->options, &row->method, quality->n_ids, 0, &session);
+    char label[2 * SWEEP_TEXT];
+    struct options options = row->of->options;
+    if (options.dense_tail < 0) options.dense_tail = 0;
+    result_init(&result, &row->of->method);
+    const int code = engine_session(&quality->engine, &options, &row->of->method, quality->n_ids, 0, &session);
     if (code != EXIT_DONE) return code;
-    snprintf(label, sizeof label, "%s %s", row->method.name, row->setting);
+    snprintf(label, sizeof label, "%s %s", row->of->method.name, row->of->setting);
     const ca_status status = measure_feed(session, quality->ids, quality->n_ids, label,
                                           progress_style(quality->options->progress, PROGRESS_OFF), &hooks);
     if (status == CA_OK) {
         measure_stats(session, &result);
         row->kept = result.kept_fraction;
         row->mean_nll = likelihood_mean(&likelihood);
-        if (!quality->has_dense && row->method.selector == CA_SELECT_NONE) {
+        if (!quality->has_dense && row->of->method.selector == CA_SELECT_NONE) {
             memcpy(quality->dense, quality->each, likelihood.n_scored * sizeof *quality->each);
             quality->has_dense = true;
         }
@@ -216,15 +183,16 @@ static int score_text(struct quality *quality, struct row *row)
 /* How many of the facts the model finds, with the session's own dense tail. */
 static int ask(const struct quality *quality, struct row *row)
 {
-    struct options options = row->options;
+    struct options options = row->of->options;
     options.dense_tail = quality->options->dense_tail;
     row->found = 0;
     for (size_t d = 0; d < N_DEPTHS; d++) {
         ca_sampler greedy = { 0, 1, 0 };
         ca_session *session = NULL;
         struct result result;
-        result_init(&result, &row->method);
-        const int code = engine_session(&quality->engine, &options, &row->method, quality->n_needle[d], ANSWER_TOKENS, &session);
+        result_init(&result, &row->of->method);
+        const int code = engine_session(&quality->engine, &options, &row->of->method, quality->n_needle[d], ANSWER_TOKENS,
+                                        &session);
         if (code != EXIT_DONE) return code;
         ca_status status = measure_prefill(&quality->engine, session, quality->needle_ids[d], quality->n_needle[d], PROGRESS_OFF,
                                            &greedy, NULL, &result);
@@ -253,7 +221,7 @@ static int run_rows(struct quality *quality)
         if (!quality->options->progress && !isatty(STDERR_FILENO)) continue;
         const double spent = (clock_ms() - start) / 1e3;
         note("%zu of %zu turns, about %.0f s left: %s %s reads %.0f %%, NLL %.4f", turn + 1, n_turns,
-             spent / (double)(turn + 1) * (double)(n_turns - turn - 1), row->method.name, row->setting, 100 * row->kept,
+             spent / (double)(turn + 1) * (double)(n_turns - turn - 1), row->of->method.name, row->of->setting, 100 * row->kept,
              row->mean_nll);
     }
     return code;
@@ -297,11 +265,12 @@ static int run_quality(struct quality *quality, const char *text, size_t size)
 
 static int run(const struct options *options)
 {
-    struct quality quality = { .options = options, .rows = calloc(MAX_ROWS, sizeof *quality.rows) };
+    struct quality quality = { .options = options,
+                               .sweeps = calloc(MAX_ROWS, sizeof *quality.sweeps),
+                               .rows = calloc(MAX_ROWS, sizeof *quality.rows) };
     char *text = NULL;
     size_t size = 0;
-    if (!quality.rows) return fail("no memory for the rows");
-    int code = make_rows(&quality);
+    int code = quality.rows && quality.sweeps ? make_rows(&quality) : fail("no memory for the rows");
     if (code == EXIT_DONE) code = folder_prepare(options->out, "quality.csv");
     if (code == EXIT_DONE) code = engine_read_text(options->file, &text, &size);
     if (code == EXIT_DONE) code = engine_open(options, &quality.engine);
@@ -310,6 +279,7 @@ static int run(const struct options *options)
     ca_free(quality.ids);
     engine_close(&quality.engine);
     free(quality.rows);
+    free(quality.sweeps);
     free(quality.dense);
     free(quality.each);
     free(text);

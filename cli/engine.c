@@ -31,9 +31,8 @@ int engine_read_ids(const char *path, uint32_t **ids, size_t *n_ids)
     return known ? EXIT_DONE : fail("%s: %s", path, why);
 }
 
-int engine_open(const struct options *options, struct engine *engine)
+static int model_opt(const struct options *options, const struct engine *engine, ca_model_opt *out)
 {
-    *engine = (struct engine){ .n_threads = engine_threads(options) };
     ca_model_opt opt = { .isa = options->isa, .n_threads = engine->n_threads, .forecast_only = options->dry_run };
     if (options->extend) {
         char none[] = "", *end = none;
@@ -46,13 +45,37 @@ int engine_open(const struct options *options, struct engine *engine)
             return usage_error("--extend %s: expected yarn:F or linear:F, F the factor by which the context grows",
                                options->extend);
     }
-    const ca_status status = ca_model_open(options->model, &opt, &engine->model);
+    *out = opt;
+    return EXIT_DONE;
+}
+
+/* Takes over what an opened model says, and opens its gate. */
+static int use_model(const struct options *options, ca_status status, struct engine *engine)
+{
     if (status != CA_OK) return fail_library(status);
     engine->tokenizer = ca_model_tokenizer(engine->model);
     ca_model_get_info(engine->model, &engine->info);
     if (!options->gate) return EXIT_DONE;
     const ca_status opened = ca_gate_open(options->gate, engine->model, &engine->gate);
     return opened == CA_OK ? EXIT_DONE : fail_library(opened);
+}
+
+int engine_open(const struct options *options, struct engine *engine)
+{
+    ca_model_opt opt;
+    *engine = (struct engine){ .n_threads = engine_threads(options) };
+    const int code = model_opt(options, engine, &opt);
+    return code == EXIT_DONE ? use_model(options, ca_model_open(options->model, &opt, &engine->model), engine) : code;
+}
+
+int engine_open_shape(const struct options *options, const char *path, uint32_t n_layers, bool forecast, struct engine *engine)
+{
+    ca_model_opt opt;
+    *engine = (struct engine){ .n_threads = engine_threads(options) };
+    const int code = model_opt(options, engine, &opt);
+    if (code != EXIT_DONE) return code;
+    opt.forecast_only = forecast;
+    return use_model(options, ca_model_open_random(path, (uint64_t)options->seed, n_layers, &opt, &engine->model), engine);
 }
 
 void engine_close(struct engine *engine)

@@ -9,7 +9,7 @@
 
 struct engine {
     ca_model *model;
-    const ca_tokenizer *tokenizer;
+    const ca_tokenizer *tokenizer; /* NULL for a shape */
     ca_model_info info;
     ca_gate *gate; /* of --gate; NULL without */
     int n_threads;
@@ -19,6 +19,8 @@ struct engine {
 
 /* Opens the model of --model (and the gate of --gate) with --isa and --threads. engine_close is allowed after a failure too. */
 int engine_open(const struct options *options, struct engine *engine);
+/* The same with a shape: a config.json whose first n_layers (0 = all) get random weights of --seed, and no tokenizer. forecast: no weights. */
+int engine_open_shape(const struct options *options, const char *path, uint32_t n_layers, bool forecast, struct engine *engine);
 void engine_close(struct engine *engine);
 
 /* A session for n_prompt tokens and n_more to come, and a check that they fit the context (--ctx, else just what is needed). */

@@ -9,10 +9,25 @@
 #include <unistd.h>
 
 static const struct command *const commands[] = {
-    &command_run,           &command_chat,         &command_bench_prefill,  &command_bench_attention,
-    &command_bench_quality, &command_logits,       &command_perplexity,     &command_tokenize,
-    &command_inspect_model, &command_inspect_mask, &command_inspect_recall, &command_doctor,
-    &command_demo,          &command_convert_gate,
+    &command_run,
+    &command_chat,
+    &command_bench_prefill,
+    &command_bench_attention,
+    &command_bench_latency,
+    &command_bench_quality,
+    &command_logits,
+    &command_perplexity,
+    &command_tokenize,
+    &command_inspect_model,
+    &command_inspect_mask,
+    &command_inspect_recall,
+    &command_doctor,
+    &command_demo,
+    &command_convert_gate,
+    &command_eval_ruler_generate,
+    &command_eval_ruler_run,
+    &command_eval_ruler_score,
+    &command_eval_ruler,
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
@@ -22,7 +37,7 @@ static void print_help(void)
     puts("Usage: compactattn COMMAND [OPTIONS]\n"
          "Reads long prompts into a language model in chunks, with dense or block-sparse attention (CompactAttention).\n\n"
          "Commands:");
-    for (size_t i = 0; i < N_COMMANDS; i++) printf("  %-15s %s\n", commands[i]->name, commands[i]->summary);
+    for (size_t i = 0; i < N_COMMANDS; i++) printf("  %-19s %s\n", commands[i]->name, commands[i]->summary);
     puts("\nExample:\n"
          "  compactattn run -m models/SmolLM2-135M-Instruct.Q4_1.gguf -f data/demo.txt --ask \"What is this text about?\"\n\n"
          "compactattn COMMAND --help explains a command; compactattn --version prints the version.\n"

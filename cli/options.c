@@ -28,26 +28,31 @@ struct spec {
 
 #define AT(field) offsetof(struct options, field)
 #define INSPECTS (CMD_INSPECT_MASK | CMD_INSPECT_RECALL)
-#define METHODS (INSPECTS | CMD_RUN | CMD_CHAT | CMD_BENCH | CMD_BENCH_QUALITY | CMD_LOGITS | CMD_PERPLEXITY | CMD_DEMO)
+#define METHODS                                                                                                                    \
+    (INSPECTS | CMD_RUN | CMD_CHAT | CMD_BENCH | CMD_BENCH_QUALITY | CMD_LOGITS | CMD_PERPLEXITY | CMD_DEMO | CMD_LATENCY |        \
+     CMD_RULER_RUN | CMD_RULER)
 #define SELECTION (METHODS | CMD_BENCH_ATTENTION)
 /* Without the command that tries selectors and their thresholds by itself, over a dense prefill. */
 #define SETTINGS (SELECTION & ~(unsigned)CMD_INSPECT_RECALL)
 #define PREFILLS (METHODS & ~(unsigned)CMD_INSPECT_RECALL)
-#define NEEDS_MODEL (METHODS | CMD_TOKENIZE | CMD_INSPECT)
+#define NEEDS_MODEL ((METHODS & ~(unsigned)CMD_LATENCY) | CMD_TOKENIZE | CMD_INSPECT)
+#define MAKES_RULER (CMD_RULER_GENERATE | CMD_RULER)
 #define U32 4294967295.0
 #define SELECTORS "none|flashprefill|seer|quoka|xattention|minference|trishape|oracle"
 #define EXECUTORS "auto|dense|block_sparse|compactattn|compactattention|compact_attention"
 
 static const struct spec specs[] = {
-    { "model", 'm', TEXT, AT(model), 0, 0, "FILE", NULL, NEEDS_MODEL | CMD_DOCTOR, NEEDS_MODEL,
-      "the model, a GGUF file or a Hugging Face folder" },
+    { "model", 'm', TEXT, AT(model), 0, 0, "FILE", NULL, NEEDS_MODEL | CMD_DOCTOR | CMD_LATENCY | CMD_RULER_GENERATE,
+      NEEDS_MODEL | CMD_RULER_GENERATE, "the model, a GGUF file or a Hugging Face folder" },
     { "file", 'f', TEXT, AT(file), 0, 0, "FILE", NULL,
-      CMD_RUN | CMD_BENCH | CMD_BENCH_QUALITY | CMD_PERPLEXITY | CMD_TOKENIZE | INSPECTS, CMD_BENCH_QUALITY | INSPECTS,
-      "text to read; - is standard input" },
+      CMD_RUN | CMD_BENCH | CMD_BENCH_QUALITY | CMD_PERPLEXITY | CMD_TOKENIZE | CMD_LATENCY | INSPECTS,
+      CMD_BENCH_QUALITY | INSPECTS, "text to read; - is standard input" },
     { "prompt", 'p', TEXT, AT(prompt), 0, 0, "TEXT", NULL, CMD_RUN | CMD_TOKENIZE, 0, "text given here in place of a file" },
     { "text", 0, TEXT, AT(text), 0, 0, "FILE", "data/demo.txt", CMD_DEMO, 0, "the document in which the fact is hidden" },
-    { "out", 0, TEXT, AT(out), 0, 0, "PATH", NULL, CMD_BENCH_QUALITY | CMD_LOGITS | CMD_DEMO | INSPECTS,
-      CMD_BENCH_QUALITY | CMD_LOGITS | CMD_DEMO | INSPECTS, "where results go: a .npy file for logits, else a folder" },
+    { "out", 0, TEXT, AT(out), 0, 0, "PATH", NULL,
+      CMD_BENCH_QUALITY | CMD_LOGITS | CMD_DEMO | CMD_LATENCY | MAKES_RULER | CMD_RULER_RUN | CMD_RULER_SCORE | INSPECTS,
+      CMD_BENCH_QUALITY | CMD_LOGITS | CMD_DEMO | MAKES_RULER | CMD_RULER_RUN | INSPECTS,
+      "where results go: a .npy file for logits, else a folder" },
     { "layer", 0, INTEGER, AT(layer), 0, U32, "N", NULL, CMD_INSPECT_MASK, 0,
       "the layer to look at, counted from 0 (default: the middle one)" },
     { "head", 0, INTEGER, AT(head), 0, U32, "N", "0", CMD_INSPECT_MASK, 0, "the query head to look at, counted from 0" },
@@ -91,14 +96,55 @@ static const struct spec specs[] = {
       "sampling temperature; 0 takes the most likely token" },
     { "top-p", 0, REAL, AT(top_p), 1e-6, 1, "P", "1", CMD_RUN | CMD_CHAT, 0,
       "sample among the likeliest tokens that hold this probability" },
-    { "seed", 0, INTEGER, AT(seed), 0, 9007199254740992.0, "S", "0", CMD_RUN | CMD_CHAT, 0, "seed of the sampling" },
+    { "seed", 0, INTEGER, AT(seed), 0, 9007199254740992.0, "S", "0", CMD_RUN | CMD_CHAT | CMD_LATENCY, 0,
+      "seed of the sampling, of random prompts and of random weights" },
     { "lengths", 0, TEXT, AT(lengths), 0, 0, "N,N,..", "1024,4096,8192", CMD_BENCH, 0, "prompt lengths in tokens" },
-    { "methods", 0, TEXT, AT(methods), 0, 0, "M,M,..", NULL, CMD_BENCH | CMD_BENCH_ATTENTION | CMD_DEMO, 0,
+    { "tasks", 0, TEXT, AT(tasks), 0, 0, "T,T,..", "all", CMD_RULER_GENERATE | CMD_RULER_RUN, 0,
+      "niah_single_1, _2, _3, niah_multikey_1, _2, _3, niah_multivalue, niah_multiquery, vt, cwe, fwe, qa_1, qa_2, or all" },
+    { "tasks", 0, TEXT, AT(own_tasks), 0, 0, "T,T,..", NULL, CMD_RULER, 0,
+      "RULER's tasks, or all (default: those that need no essay and no questions: niah_single_1, niah_multikey_2, niah_multikey_3, "
+      "vt, cwe, fwe)" },
+    { "lengths", 0, TEXT, AT(ruler_lengths), 0, 0, "N,N,..", "4096", MAKES_RULER | CMD_RULER_RUN, 0,
+      "tokens of prompt and answer together" },
+    { "samples", 0, INTEGER, AT(samples), 1, 1e6, "N", "25", MAKES_RULER | CMD_RULER_RUN, 0, "prompts of each task and length" },
+    { "seed", 0, INTEGER, AT(data_seed), 0, U32, "S", "42", MAKES_RULER, 0, "seed of the prompts; published ones have 42" },
+    { "template", 0, TEXT, AT(template), 0, 0, "NAME", NULL, MAKES_RULER, 0,
+      "what is put around the task: llama-3, qwen2.5, base and others of RULER's, or model, the model's own chat template (default: "
+      "what fits the model's tokens)" },
+    { "profile", 0, CHOICE, AT(profile), 0, 0, "ref|upstream", "ref", MAKES_RULER, 0,
+      "whose prompts: those that CompactAttention was published with, or today's NVIDIA/RULER" },
+    { "essay", 0, TEXT, AT(essay), 0, 0, "FILE", NULL, MAKES_RULER, 0,
+      "the essay tasks' haystack, text or JSON with the key text (default: public-domain text, whose results are marked)" },
+    { "squad", 0, TEXT, AT(squad), 0, 0, "FILE", NULL, MAKES_RULER, 0, "SQuAD's dev-v2.0.json, for qa_1" },
+    { "hotpotqa", 0, TEXT, AT(hotpotqa), 0, 0, "FILE", NULL, MAKES_RULER, 0, "HotpotQA's dev distractor v1, for qa_2" },
+    { "mode", 0, CHOICE, AT(mode), 0, 0, "sweep|table|quickstart", "sweep", CMD_LATENCY, 0,
+      "what holds where nothing is said: a small grid, all methods, or one quick look" },
+    { "lengths", 0, TEXT, AT(grid_lengths), 0, 0, "N,N,..", NULL, CMD_LATENCY, 0,
+      "prompt lengths in tokens (default: 1024,2048,4096,8192; quickstart 1024,2048,4096)" },
+    { "batches", 0, TEXT, AT(batches), 0, 0, "N,N,..", "1", CMD_LATENCY, 0, "sequences that are read at once" },
+    { "chunks", 0, TEXT, AT(chunk_list), 0, 0, "N,N,..", "1024", CMD_LATENCY, 0, "tokens of a prefill chunk" },
+    { "threads-list", 0, TEXT, AT(thread_list), 0, 0, "N,..", NULL, CMD_LATENCY, 0, "numbers of threads (default: --threads)" },
+    { "runs", 0, INTEGER, AT(grid_runs), 1, 1000, "N", NULL, CMD_LATENCY, 0, "measured runs of each (default: 3; quickstart 1)" },
+    { "warmup", 0, INTEGER, AT(grid_warmup), 0, 1000, "N", NULL, CMD_LATENCY, 0,
+      "runs of each before the measured ones (default: 1; quickstart 0)" },
+    { "model-layers", 0, INTEGER, AT(model_layers), 0, 1024, "N", "0", CMD_LATENCY, 0,
+      "layers of a shape to build, the first ones; 0 = as many as fit the memory" },
+    { "tokenizer", 0, TEXT, AT(tokenizer), 0, 0, "FILE", NULL, CMD_LATENCY, 0,
+      "the tokenizer of -f and --data for a shape: a GGUF file, a folder or a tokenizer.json" },
+    { "data", 0, TEXT, AT(data), 0, 0, "ROOT", NULL, CMD_LATENCY | CMD_RULER_RUN, CMD_RULER_RUN,
+      "read RULER prompts, ROOT/synthetic/LENGTH/data/TASK/validation.jsonl" },
+    { "task", 0, TEXT, AT(task), 0, 0, "NAME", "vt", CMD_LATENCY, 0, "the RULER task of --data" },
+    { "schedule", 0, CHOICE, AT(schedule), 0, 0, "fixed|cycle", "fixed", CMD_LATENCY, 0,
+      "the same prompts in all runs, or the next ones in each" },
+    { "methods", 0, TEXT, AT(methods), 0, 0, "M,M,..", NULL,
+      CMD_BENCH | CMD_BENCH_ATTENTION | CMD_DEMO | CMD_LATENCY | CMD_RULER_RUN | CMD_RULER, 0,
       "dense, quoka, or SELECTOR+EXECUTOR, as flashprefill+auto; a lone executor goes with flashprefill, a lone selector with auto" },
-    { "shape", 0, TEXTS, AT(shapes), 0, 0, "S", NULL, CMD_BENCH_ATTENTION, 0,
-      "q1024,kv32768,h32:8,d128 (,p64 for pages of 64 tokens); may be given several times" },
-    { "keep", 0, TEXT, AT(keep), 0, 0, "F,F,..", NULL, CMD_BENCH_ATTENTION, 0, "compactattn over these shares of the past, too" },
-    { "sweep", 0, TEXTS, AT(sweeps), 0, 0, "M:O=V,..", NULL, CMD_BENCH_QUALITY, 0,
+    { "shape", 0, TEXTS, AT(shapes), 0, 0, "S", NULL, CMD_BENCH_ATTENTION | CMD_LATENCY, 0,
+      "bench attention: q1024,kv32768,h32:8,d128 (,p64 for pages of 64 tokens), may be given several times; bench latency: a model "
+      "without weights, by name (llama-3.1-8b) or its config.json" },
+    { "keep", 0, TEXT, AT(keep), 0, 0, "F,F,..", NULL, CMD_BENCH_ATTENTION | CMD_LATENCY, 0,
+      "compactattn over these shares of the past, too" },
+    { "sweep", 0, TEXTS, AT(sweeps), 0, 0, "M:O=V,..", NULL, CMD_BENCH_QUALITY | CMD_RULER_RUN | CMD_RULER, 0,
       "a method and the values of one of its options, as auto:alpha=0.05,0.1; may be given several times" },
     { "runs", 0, INTEGER, AT(runs), 1, 1000, "N", "3", CMD_BENCH | CMD_BENCH_ATTENTION | CMD_BENCH_QUALITY, 0,
       "measured runs of each; the median counts (attention: the best)" },
@@ -146,9 +192,9 @@ static const struct spec specs[] = {
     { "dense-prefix", 0, INTEGER, AT(dense_prefix), 0, U32, "N", NULL, PREFILLS, 0,
       "the first N tokens of the prompt read everything" },
     { "dense-tail", 0, INTEGER, AT(dense_tail), 0, U32, "N", NULL, PREFILLS, 0, "the last N tokens of the prompt read everything" },
-    { "chunk", 0, INTEGER, AT(chunk), 1, 1 << 20, "N", NULL, METHODS, 0, "tokens of a prefill chunk" },
+    { "chunk", 0, INTEGER, AT(chunk), 1, 1 << 20, "N", NULL, METHODS & ~(unsigned)CMD_LATENCY, 0, "tokens of a prefill chunk" },
     { "page", 0, INTEGER, AT(page), 32, 128, "N", NULL, METHODS, 0, "tokens of a KV page: 32, 64 or 128" },
-    { "ctx", 0, INTEGER, AT(context), 1, U32, "N", NULL, METHODS, 0,
+    { "ctx", 0, INTEGER, AT(context), 1, U32, "N", NULL, METHODS & ~(unsigned)CMD_LATENCY, 0,
       "context in tokens (default: what the prompt and the answer need)" },
     { "extend", 0, TEXT, AT(extend), 0, 0, "yarn:F", NULL, METHODS, 0,
       "read F times further than the model was trained for: yarn:F or linear:F" },

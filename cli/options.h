@@ -17,12 +17,16 @@ struct options {
     const char *model, *file, *prompt, *ask, *out, *tokens, *text, *csv, *methods, *lengths, *fact, *expect, *answer_start;
     const char *chat_template, *thinking;
     const char *selector, *executor, *isa, *gate, *threshold, *last_scope, *keep, *system, *save_cache, *load_cache, *extend;
+    const char *mode, *schedule, *data, *task, *tokenizer, *grid_lengths, *batches, *chunk_list, *thread_list;
+    const char *tasks, *template, *profile, *essay, *squad, *hotpotqa, *ruler_lengths, *own_tasks;
     struct texts shapes, sweeps, stops;
     int64_t max_tokens, seed, context, chunk, page, threads;
     int64_t sink, window, min_budget, last_dense, last_mute, heads_per_row, qblocks_per_row, dense_prefix, dense_tail;
     int64_t stride, top_k;
     int64_t last, from, runs, warmup, length;
+    int64_t model_layers, grid_runs, grid_warmup;
     int64_t layer, head, chunk_index, chunks;
+    int64_t samples, data_seed;
     const char *selectors, *layers;
     double recall;
     double temperature, top_p, alpha, depth, query_ratio, kv_ratio, head_worth, qblock_worth, whole;

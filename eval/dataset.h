@@ -2,6 +2,8 @@
 #ifndef EVAL_DATASET_H
 #define EVAL_DATASET_H
 
+#include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 struct dataset_row {
@@ -21,5 +23,13 @@ struct dataset {
 /* Reads FILE. A line that cannot be used is told and left out; a file without a usable line is an error. Returns an exit code. */
 int dataset_read(const char *path, struct dataset *out);
 void dataset_free(struct dataset *dataset);
+
+/* Reads a file of one JSON object a line. take gets each, with its line counted from 1, and returns NULL, or why it cannot be used (text
+ * that lives until the next call). Such a line is told on standard error, left out and counted in *n_bad, and so is one that is no JSON
+ * object. Returns an exit code: only a file that cannot be read is an error. */
+int dataset_lines(const char *path, const char *(*take)(void *user, size_t line, const json_t *row), void *user, size_t *n_bad);
+
+/* The key's array of strings, at least one; malloc'ed pointers to the row's own text. False when it is something else. */
+bool dataset_strings(const json_t *row, const char *key, const char ***out, size_t *n);
 
 #endif

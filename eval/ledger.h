@@ -11,11 +11,12 @@
 
 /* Makes the folder. When it has a manifest, its settings must equal the ones given; else the message names the first key that differs,
  * with both values, and says to use another folder. Keys of settings under "note" are written, not compared. settings is borrowed.
- * Returns an exit code. */
+ * What a note says is added, key by key, to what it said before. Returns an exit code. */
 int ledger_begin(const char *folder, const json_t *settings);
 
-/* The rows of one file of the folder, in its order; an array, empty when there is no such file. A broken line in the middle is an error
- * that names file and line. *rows is a new reference. Returns an exit code. */
+/* The rows of one file of the folder, in its order; an array, empty when there is no such file. name may lead through folders
+ * ("pred/4096/vt"), which ledger_append makes. A broken line in the middle is an error that names file and line. *rows is a new
+ * reference. Returns an exit code. */
 int ledger_read(const char *folder, const char *name, json_t **rows);
 
 /* Appends a row and puts it on disk. row is stolen, on failure too. Returns an exit code. */
@@ -25,5 +26,8 @@ int ledger_append(const char *folder, const char *name, json_t *row);
  * files above 64 MiB: of size, the first and the last 32 MiB ("sha256-ends:.."). Returns an exit code. */
 enum { LEDGER_HASH = 80 };
 int ledger_hash(const char *path, char hex[LEDGER_HASH]);
+
+/* "sha256:..." of bytes in memory. */
+void ledger_hash_bytes(const void *bytes, size_t size, char hex[LEDGER_HASH]);
 
 #endif

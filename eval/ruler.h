@@ -24,7 +24,7 @@ enum ruler_profile { RULER_REFERENCE, RULER_UPSTREAM };
 /* What a data root is made from. Paths may be NULL. */
 struct ruler_source {
     enum ruler_profile profile;
-    const char *wrapper;   /* the wrapper's text with "{}" where the task goes (D1) */
+    const char *wrapper; /* the wrapper's text with "{}" where the task goes (D1) */
     const char *wrapper_name;
     const char *essay, *squad, *hotpotqa;
     uint32_t seed;
@@ -34,6 +34,16 @@ struct ruler_source {
 /* The wrapper called name (D1: base, llama-3, qwen2.5, ..; "model" = the model's own chat template, rendered around "{}"; NULL = what
  * fits the model). *text is malloc'ed. Returns an exit code. */
 int ruler_wrapper(const char *name, const ca_tokenizer *tokenizer, char **text);
+
+/* The name that NULL stands for: llama-3, qwen2.5, model or base. */
+const char *ruler_wrapper_name(const ca_tokenizer *tokenizer);
+
+/* Tasks by name, "all" or "vt,cwe,..", as bits. Returns an exit code. */
+int ruler_select(const char *names, unsigned *tasks);
+
+/* "1024,4096": at most RULER_LENGTHS lengths of 64 tokens and more. Returns an exit code. */
+enum { RULER_LENGTHS = 16 };
+int ruler_parse_lengths(const char *list, size_t lengths[RULER_LENGTHS], size_t *n);
 
 /* ROOT/synthetic/LENGTH/data/TASK/validation.jsonl; false when too long. */
 bool ruler_data_path(const char *root, size_t length, const char *task, char path[RULER_PATH]);

@@ -7,8 +7,9 @@ packages=
 for group in "$@"; do
     case $group in
     build) packages="$packages gcc libc6-dev make cmake pkgconf libdnnl-dev libjansson-dev libpcre2-dev libutf8proc-dev
-                     libzip-dev zlib1g-dev libcairo2-dev libpng-dev python3 python3-pip" ;;
+                     libzip-dev zlib1g-dev libcairo2-dev libpng-dev nettle-dev python3 python3-pip" ;;
     check) packages="$packages libcmocka-dev clang-format clang-tidy libomp-dev cppcheck" ;;
+    peers) packages="$packages g++ python3-dev python3-venv" ;;
     fuzz) packages="$packages clang libomp-dev libclang-rt-dev" ;;
     *) echo "setup: unknown group '$group'; known: build, check, fuzz" >&2; exit 2 ;;
     esac

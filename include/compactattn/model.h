@@ -28,7 +28,8 @@ typedef struct ca_model_opt {
 
 typedef struct ca_model_info {
     char architecture[32], name[96]; /* architecture: "llama", "qwen2", "qwen3", "qwen3moe" or "gemma3", whatever the format */
-    uint32_t n_layers, hidden, n_heads, n_kv_heads, head_dim, ffn, vocab, max_context;
+    uint32_t n_layers;               /* built: fewer than n_layers_whole when ca_model_open_random was asked for fewer */
+    uint32_t n_layers_whole, hidden, n_heads, n_kv_heads, head_dim, ffn, vocab, max_context;
     float rope_theta, rms_eps;
     float rope_factor;     /* 1 without scaling */
     char rope_scaling[16]; /* "none", "linear", "llama3" or "yarn" */
@@ -46,9 +47,17 @@ typedef struct ca_model_info {
  * caller owns *out. Errors name the file, the key or tensor, and what was expected. CA_E_MEMORY says so before packing when the
  * weights cannot fit. */
 CA_API ca_status ca_model_open(const char *path, const ca_model_opt *opt, ca_model **out);
+
+/* A model of a shape: hyper-parameters of a config.json (a file of any name, or a folder with one), weights drawn at random and packed
+ * as those of a file are. Norms are 1; every other weight is about normal with mean 0 and deviation 0.02, so that activations and
+ * logits stay finite. Weights depend on seed and on their place in the model only, not on threads or on n_layers, the number of
+ * layers to build: 0 = all, else the first n_layers. For timing: what it says means nothing. It has no tokenizer: ca_model_tokenizer
+ * is NULL. file_bytes is 0; name is the file's without ".json", or the folder's. Errors as ca_model_open. */
+CA_API ca_status ca_model_open_random(const char *config_path, uint64_t seed, uint32_t n_layers, const ca_model_opt *opt,
+                                      ca_model **out);
 CA_API void ca_model_close(ca_model *model);
 CA_API void ca_model_get_info(const ca_model *model, ca_model_info *out);
-CA_API const ca_tokenizer *ca_model_tokenizer(const ca_model *model);
+CA_API const ca_tokenizer *ca_model_tokenizer(const ca_model *model); /* NULL for ca_model_open_random */
 CA_API const ca_kern *ca_model_kern(const ca_model *model);
 
 /* Calls fn for every tensor of a file or folder, without loading it: name, type name, dims (n_dims of them, fastest first), bytes. Also

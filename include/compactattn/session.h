@@ -75,6 +75,9 @@ typedef struct ca_prefill_opt {
     uint32_t n_logits;
     ca_status (*on_logits)(void *user, uint32_t position, const float *logits);
     void (*on_trace)(void *user, const ca_trace *trace);
+    /* The prompt goes on in another call: the last tokens of this one are no dense tail, and ca_session_logits has
+     * none. */
+    bool more_follows;
     /* Hidden states of each chunk: the input of every layer, then (layer = n_layers) the output of the last, before the final norm.
      * x f32 [n][hidden] of tokens from position pos on, valid during the call. May be NULL. */
     void (*on_hidden)(void *user, uint32_t layer, uint32_t pos, uint32_t n, const float *x);
@@ -114,13 +117,16 @@ CA_API ca_status ca_sample(ca_sampler *sampler, const float *logits, uint32_t vo
 typedef struct ca_session_stats {
     uint32_t prefill_tokens, decode_tokens, n_chunks;
     double prefill_ms, decode_ms;
-    double attention_ms;  /* prefill: select_ms + table_ms + kernel_ms, from q, k, v in cache to attention output */
-    double select_ms;     /* block scores and mask, or tokens and their gathering */
-    double table_ms;      /* unions and table */
-    double kernel_ms;     /* the attention kernel alone */
-    double gemm_ms;       /* matrix products of prefill */
-    double kept_fraction; /* (query, past page) pairs read / those of dense, over chunks that have a past; 1 when none */
-    double gflop;         /* floating-point operations that prefill executed (matrix products and attention), in 1e9 */
+    double attention_ms;   /* prefill: select_ms + table_ms + kernel_ms, from q, k, v in cache to attention output */
+    double select_ms;      /* block scores and mask, or tokens and their gathering */
+    double table_ms;       /* unions and table */
+    double kernel_ms;      /* the attention kernel alone */
+    double gemm_ms;        /* matrix products of prefill */
+    double layers_ms;      /* all layers: prefill_ms without the embedding, the output matrix and what lies between chunks */
+    double module_ms;      /* attention modules: norm, QKV product, RoPE, attention_ms, output product */
+    double module_gemm_ms; /* the part of gemm_ms that is in module_ms */
+    double kept_fraction;  /* (query, past page) pairs read / those of dense, over chunks that have a past; 1 when none */
+    double gflop;          /* floating-point operations that prefill executed (matrix products and attention), in 1e9 */
     uint64_t kv_bytes, workspace_bytes;
 } ca_session_stats;
 CA_API void ca_session_get_stats(const ca_session *session, ca_session_stats *out);
@@ -128,7 +134,8 @@ CA_API void ca_session_get_stats(const ca_session *session, ca_session_stats *ou
 /* The same of one layer. Fractions are of the (query, past key) pairs of dense attention, over tokens that a selector decided for;
  * 1 when there were none. executed counts all tokens of chunks with a past. */
 typedef struct ca_layer_stats {
-    double select_ms, table_ms, kernel_ms;
+    double select_ms, table_ms, kernel_ms, module_ms;
+    uint64_t window;               /* keys that a query sees; 0 = all */
     double asked;                  /* as each head and Q block asked */
     double q_union, g_union;       /* after the Q-block union; after the union over the KV head's query heads */
     double executed;               /* what the tables read */

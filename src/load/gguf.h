@@ -20,9 +20,10 @@ typedef struct ca_tensor {
     ca_block_type type;
     uint32_t n_dims;
     uint64_t dims[4]; /* fastest first; unused ones are 1 */
-    const void *data; /* into the map */
+    const void *data; /* into the map; NULL: drawn (load/draw.h) */
     size_t bytes;
     uint64_t offset; /* from the start of the file */
+    uint64_t seed;   /* of a drawn one */
 } ca_tensor;
 
 /* Opens a file of version 2 or 3. CA_E_IO when it cannot be mapped, CA_E_FORMAT when its bytes are wrong (file, key or tensor, and

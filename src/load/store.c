@@ -334,6 +334,28 @@ failed:
     return st;
 }
 
+ca_status ca_store_open_config(const char *path, ca_store **out)
+{
+    *out = NULL;
+    if (path == NULL) return ca_fail(CA_E_ARG, "model: path is NULL");
+    ca_store *s = calloc(1, sizeof *s);
+    if (s == NULL) return ca_fail(CA_E_MEMORY, "%s: no memory to open it", path);
+    ca_status st;
+    CA_TRY_GOTO(keep_path(path, s), failed);
+    CA_TRY_GOTO(is_folder(path) ? join(s->path, "config.json", &s->meta_path) : join(NULL, s->path, &s->meta_path), failed);
+    CA_TRY_GOTO(load_json(s->meta_path, &s->config), failed);
+    CA_TRY_GOTO(reserve(s, 0), failed);
+    if (ends_with(s->path, "/config.json"))
+        s->path[strlen(s->path) - strlen("/config.json")] = '\0';
+    else if (ends_with(s->path, ".json"))
+        s->path[strlen(s->path) - strlen(".json")] = '\0';
+    *out = s;
+    return CA_OK;
+failed:
+    ca_store_close(s);
+    return st;
+}
+
 void ca_store_close(ca_store *store)
 {
     if (store == NULL) return;

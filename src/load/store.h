@@ -13,6 +13,9 @@ typedef struct ca_store ca_store; /* immutable after opening */
 /* CA_E_IO, CA_E_FORMAT, CA_E_UNSUPPORTED name the file; a missing part or shard is named, too. The caller owns *out, which is NULL
  * after an error. */
 ca_status ca_store_open(const char *path, ca_store **out);
+/* A config.json alone, whatever its name, or the one of a folder: a store without tensors. Its path is that of the folder for a file
+ * called config.json, else the file's without ".json". */
+ca_status ca_store_open_config(const char *path, ca_store **out);
 void ca_store_close(ca_store *store);
 const char *ca_store_path(const ca_store *store);
 /* Size of all files that hold tensors. */

@@ -103,7 +103,7 @@ void ca_layers_embed(const ca_model *model, const uint32_t *tokens, uint32_t n, 
 #pragma omp parallel for schedule(static) if (n > 1)
     for (uint32_t t = 0; t < n; t++) {
         float *x = acts->x + (size_t)t * c->hidden;
-        ca_tensor_rows(model->embedding, tokens[t], 1, x);
+        ca_tensor_rows(&model->embedding, tokens[t], 1, x);
         for (uint32_t i = 0; c->embed_scale != 1.0F && i < c->hidden; i++) x[i] *= c->embed_scale;
         for (uint32_t r = 0; r < model->n_rotations; r++)
             rotation_of(model, r, pos + t, acts->rotation[r] + (size_t)t * c->head_dim);
@@ -210,7 +210,7 @@ static ca_status feed_forward(const ca_model *model, const ca_layer *layer, uint
     return add_product(model, layer->down, layer->down_bias, layer->post_ffn_norm, acts->ffn_in, first, n, acts, gemm);
 }
 
-ca_status ca_layers_finish(const ca_model *model, uint32_t layer, uint32_t n, ca_acts *acts, ca_gemm_runner *gemm)
+ca_status ca_layers_project(const ca_model *model, uint32_t layer, uint32_t n, ca_acts *acts, ca_gemm_runner *gemm)
 {
     const ca_config *c = &model->config;
     const ca_layer *l = &model->layers[layer];
@@ -219,6 +219,12 @@ ca_status ca_layers_finish(const ca_model *model, uint32_t layer, uint32_t n, ca
     for (uint32_t first = 0; first < n; first += span)
         CA_TRY(add_product(model, l->o, l->o_bias, l->post_attn_norm, (const unsigned char *)acts->h + first * a_bytes, first,
                            ca_min_u32(n - first, span), acts, gemm));
+    return CA_OK;
+}
+
+ca_status ca_layers_network(const ca_model *model, uint32_t layer, uint32_t n, ca_acts *acts, ca_gemm_runner *gemm)
+{
+    const ca_layer *l = &model->layers[layer];
     if (l->experts != NULL) return ca_moe_run(model, l, n, acts, gemm);
     for (uint32_t first = 0; first < n; first += CA_FFN_BLOCK)
         CA_TRY(feed_forward(model, l, first, ca_min_u32(n - first, CA_FFN_BLOCK), acts, gemm));

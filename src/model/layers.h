@@ -53,8 +53,10 @@ void ca_layers_embed(const ca_model *model, const uint32_t *tokens, uint32_t n, 
 /* x -> qkv, and raw. */
 ca_status ca_layers_qkv(const ca_model *model, uint32_t layer, uint32_t n, ca_acts *acts, ca_gemm_runner *gemm);
 
-/* Attention output in h [n][n_heads head_dim] -> x after the layer. */
-ca_status ca_layers_finish(const ca_model *model, uint32_t layer, uint32_t n, ca_acts *acts, ca_gemm_runner *gemm);
+/* Attention output in h [n][n_heads head_dim] is projected and added to x. */
+ca_status ca_layers_project(const ca_model *model, uint32_t layer, uint32_t n, ca_acts *acts, ca_gemm_runner *gemm);
+/* Feed-forward network or experts: x after the layer. */
+ca_status ca_layers_network(const ca_model *model, uint32_t layer, uint32_t n, ca_acts *acts, ca_gemm_runner *gemm);
 
 /* Final norm and output matrix of tokens [first, first + n): logits f32 [n][vocab]. x is unchanged. */
 ca_status ca_layers_logits(const ca_model *model, uint32_t first, uint32_t n, ca_acts *acts, ca_gemm_runner *gemm, float *logits);

@@ -32,6 +32,7 @@ static ca_status fill_info(ca_model *model)
     const ca_config *c = &model->config;
     ca_model_info *info = &model->info;
     *info = (ca_model_info){ .n_layers = c->n_layers,
+                             .n_layers_whole = info->n_layers_whole,
                              .hidden = c->hidden,
                              .n_heads = c->n_heads,
                              .n_kv_heads = c->n_kv_heads,
@@ -75,21 +76,49 @@ static ca_status extend(ca_model *model, const ca_model_opt *opt)
     return CA_OK;
 }
 
-static ca_status load(ca_model *model, const char *path, const ca_model_opt *opt)
+/* Where the weights come from. */
+typedef struct origin {
+    const char *path;
+    bool drawn; /* path is a config.json */
+    uint64_t seed;
+    uint32_t n_layers; /* 0 = all */
+} origin;
+
+/* Drops the layers behind the first n. */
+static ca_status cut_layers(ca_model *model, uint32_t n)
 {
-    CA_TRY(ca_kern_choose(opt->isa, &model->kern));
-    CA_TRY(ca_store_open(path, &model->store));
-    CA_TRY(ca_config_read(model->store, &model->family, &model->config));
-    CA_TRY(extend(model, opt));
+    ca_config *c = &model->config;
+    model->info.n_layers_whole = c->n_layers;
+    if (n > c->n_layers)
+        return ca_fail(CA_E_ARG, "%s: %u layers are asked for, the model has %u", ca_store_meta_path(model->store), n, c->n_layers);
+    if (n > 0) c->n_layers = n;
+    return CA_OK;
+}
+
+static ca_status open_tokenizer(ca_model *model)
+{
     const ca_gguf *gguf = ca_store_gguf(model->store);
-    CA_TRY(gguf != NULL ? ca_tokenizer_from_gguf(gguf, &model->tokenizer)
-                        : ca_tokenizer_from_folder(ca_store_path(model->store), &model->tokenizer));
+    if (model->drawn) return CA_OK;
+    return gguf != NULL ? ca_tokenizer_from_gguf(gguf, &model->tokenizer)
+                        : ca_tokenizer_from_folder(ca_store_path(model->store), &model->tokenizer);
+}
+
+static ca_status load(ca_model *model, const origin *from, const ca_model_opt *opt)
+{
+    model->drawn = from->drawn;
+    model->seed = from->seed;
+    CA_TRY(ca_kern_choose(opt->isa, &model->kern));
+    CA_TRY(from->drawn ? ca_store_open_config(from->path, &model->store) : ca_store_open(from->path, &model->store));
+    CA_TRY(ca_config_read(model->store, &model->family, &model->config));
+    CA_TRY(cut_layers(model, from->n_layers));
+    CA_TRY(extend(model, opt));
+    CA_TRY(open_tokenizer(model));
     CA_TRY(ca_gemm_engine_create(ca_kern_dtype(model->kern), &model->engine));
     CA_TRY(fill_info(model));
     return ca_weights_load(model, opt->forecast_only);
 }
 
-ca_status ca_model_open(const char *path, const ca_model_opt *opt, ca_model **out)
+static ca_status open_model(const origin *from, const ca_model_opt *opt, ca_model **out)
 {
     static const ca_model_opt no_opt = { 0 };
     *out = NULL;
@@ -97,12 +126,12 @@ ca_status ca_model_open(const char *path, const ca_model_opt *opt, ca_model **ou
     if (opt->n_threads < 0 || opt->n_threads > MAX_THREADS)
         return ca_fail(CA_E_ARG, "model: %d threads: give 0 (all) or 1 to %d", opt->n_threads, MAX_THREADS);
     ca_model *model = calloc(1, sizeof *model);
-    if (model == NULL) return ca_fail(CA_E_MEMORY, "model: no memory to open %s", path);
+    if (model == NULL) return ca_fail(CA_E_MEMORY, "model: no memory to open %s", from->path);
     model->n_threads = opt->n_threads > 0 ? opt->n_threads : omp_get_num_procs();
 
     const int callers_threads = omp_get_max_threads();
     omp_set_num_threads(model->n_threads);
-    const ca_status st = load(model, path, opt);
+    const ca_status st = load(model, from, opt);
     omp_set_num_threads(callers_threads);
     if (st != CA_OK) {
         ca_model_close(model);
@@ -110,6 +139,16 @@ ca_status ca_model_open(const char *path, const ca_model_opt *opt, ca_model **ou
     }
     *out = model;
     return CA_OK;
+}
+
+ca_status ca_model_open(const char *path, const ca_model_opt *opt, ca_model **out)
+{
+    return open_model(&(origin){ .path = path }, opt, out);
+}
+
+ca_status ca_model_open_random(const char *config_path, uint64_t seed, uint32_t n_layers, const ca_model_opt *opt, ca_model **out)
+{
+    return open_model(&(origin){ .path = config_path, .drawn = true, .seed = seed, .n_layers = n_layers }, opt, out);
 }
 
 void ca_model_close(ca_model *model)

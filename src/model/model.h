@@ -28,6 +28,8 @@ typedef struct ca_layer {
 
 struct ca_model {
     ca_store *store; /* kept open: embeddings are read from the map */
+    bool drawn;      /* the store has no tensors: weights are drawn at random */
+    uint64_t seed;   /* then */
     ca_tokenizer *tokenizer;
     const ca_kern *kern;
     ca_gemm_engine *engine;
@@ -36,12 +38,12 @@ struct ca_model {
     ca_model_info info;
     int n_threads; /* for packing */
 
-    const ca_tensor *embedding; /* [vocab] rows of hidden */
-    ca_layer *layers;           /* [n_layers]; NULL when opened for a forecast only */
-    float *final_norm;          /* [hidden] */
-    ca_gemm_weight *output;     /* [hidden][vocab] */
-    uint32_t n_rotations;       /* 1, or 2 when sliding layers turn at their own speed */
-    double *inv_freq[2];        /* [head_dim/2] radians per position of each rotated pair: of full layers, of sliding ones */
+    ca_tensor embedding;    /* [vocab] rows of hidden */
+    ca_layer *layers;       /* [n_layers]; NULL when opened for a forecast only */
+    float *final_norm;      /* [hidden] */
+    ca_gemm_weight *output; /* [hidden][vocab] */
+    uint32_t n_rotations;   /* 1, or 2 when sliding layers turn at their own speed */
+    double *inv_freq[2];    /* [head_dim/2] radians per position of each rotated pair: of full layers, of sliding ones */
 };
 
 #endif

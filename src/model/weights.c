@@ -8,11 +8,16 @@
 #include "base/arith.h"
 #include "base/mapfile.h"
 #include "base/memory.h"
+#include "load/draw.h"
 
 enum { MAX_PARTS = 3, NAME = 128 };
 
 void ca_tensor_rows(const ca_tensor *tensor, uint32_t first, uint32_t count, float *out)
 {
+    if (tensor->data == NULL) {
+        ca_draw_rows(tensor, first, count, out);
+        return;
+    }
     const ca_block_format *format = ca_block_format_of(tensor->type);
     const size_t n_blocks = (size_t)tensor->dims[0] / format->n_elems;
     const unsigned char *data = tensor->data;
@@ -87,8 +92,8 @@ typedef struct loader {
     ca_model *model;
     const struct place *place; /* NULL: GGUF */
     bool packs;
-    bool *called; /* [tensors of the store]: the walk asked for it */
-    uint64_t bytes;
+    bool *called;            /* [tensors of the store]: the walk asked for it */
+    uint64_t bytes, n_drawn; /* of packed weights; elements of drawn tensors */
 } loader;
 
 /* One tensor among the model's: which, and of which layer and expert. */
@@ -114,12 +119,19 @@ static const char *name_of(const loader *l, tensor_id id, const char *what, char
     return buf;
 }
 
-static ca_status find_tensor(loader *l, tensor_id id, const char *what, uint32_t n_dims, const uint64_t *dims,
-                             const ca_tensor **out)
+static ca_status find_tensor(loader *l, tensor_id id, const char *what, uint32_t n_dims, const uint64_t *dims, ca_tensor *out)
 {
+    const ca_tensor *stored = NULL;
     char name[NAME];
-    CA_TRY(ca_store_tensor(l->model->store, name_of(l, id, what, name), n_dims, dims, out));
-    l->called[ca_store_index(l->model->store, *out)] = true;
+    (void)name_of(l, id, what, name);
+    if (l->model->drawn) {
+        *out = ca_draw_tensor(l->model->seed, name, n_dims, dims);
+        l->n_drawn += out->dims[0] * out->dims[1];
+        return CA_OK;
+    }
+    CA_TRY(ca_store_tensor(l->model->store, name, n_dims, dims, &stored));
+    l->called[ca_store_index(l->model->store, stored)] = true;
+    *out = *stored;
     return CA_OK;
 }
 
@@ -131,16 +143,19 @@ static ca_status alloc_vector(const loader *l, uint32_t n, float **out)
     return *out != NULL ? CA_OK : ca_fail(CA_E_MEMORY, "%s: no memory for %u weights", ca_store_path(l->model->store), n);
 }
 
-/* The weight of a norm; the caller frees *out. */
+/* The weight of a norm, all ones without a file; the caller frees *out. */
 static ca_status load_norm(loader *l, role norm, uint32_t layer, uint32_t n, float **out)
 {
     const uint64_t dims[] = { n };
-    const ca_tensor *tensor = NULL;
+    ca_tensor tensor;
     CA_TRY(find_tensor(l, (tensor_id){ .role = norm, .layer = layer }, "weight", 1, dims, &tensor));
     if (!l->packs) return CA_OK;
     CA_TRY(alloc_vector(l, n, out));
-    ca_tensor_rows(tensor, 0, 1, *out);
-    for (uint32_t i = 0; i < n && l->model->config.norm_plus_1; i++) (*out)[i] += 1.0F;
+    if (l->model->drawn)
+        memset(*out, 0, n * sizeof **out);
+    else
+        ca_tensor_rows(&tensor, 0, 1, *out);
+    for (uint32_t i = 0; i < n && (l->model->drawn || l->model->config.norm_plus_1); i++) (*out)[i] += 1.0F;
     return CA_OK;
 }
 
@@ -153,7 +168,7 @@ typedef struct weight_part {
     /* head_dim when each head's rows are stored for interleaved RoPE: row 2i + j of a head is dim i + j * head_dim/2 of the form
      * that rotates halves. 0 = rows are stored in their own order. */
     uint32_t interleaved;
-    const ca_tensor *tensor;
+    ca_tensor tensor;
     uint32_t first; /* row of the tensor */
 } weight_part;
 
@@ -189,14 +204,15 @@ static void give_rows(const void *user, uint32_t first, uint32_t count, float *o
         const weight_part *part = p->part;
         uint32_t row = first + i;
         while (row >= part->rows) row -= part++->rows;
-        ca_tensor_rows(part->tensor, part->first + stored_row(row, part->interleaved), 1, out + i * (size_t)part->tensor->dims[0]);
+        ca_tensor_rows(&part->tensor, part->first + stored_row(row, part->interleaved), 1, out + i * (size_t)part->tensor.dims[0]);
     }
 }
 
 /* The rows are packed: their bytes in the file are not needed again (but for embeddings, which come back by themselves). */
 static void release_rows(const weight_part *part)
 {
-    const ca_tensor *t = part->tensor;
+    const ca_tensor *t = &part->tensor;
+    if (t->data == NULL) return;
     const size_t row_bytes = t->bytes / (size_t)(t->dims[1] * t->dims[2]);
     ca_mapfile_release((const unsigned char *)t->data + part->first * row_bytes, part->rows * row_bytes);
 }
@@ -232,10 +248,10 @@ static ca_status load_biases(loader *l, weight_parts p, float **out)
     for (uint32_t i = 0; i < p.n_parts; at += p.part[i++].rows) {
         const uint32_t rows = p.part[i].rows, head_dim = p.part[i].interleaved;
         const uint64_t dims[] = { rows };
-        const ca_tensor *tensor = NULL;
+        ca_tensor tensor;
         CA_TRY(find_tensor(l, p.part[i].id, "bias", 1, dims, &tensor));
         if (!l->packs) continue;
-        ca_tensor_rows(tensor, 0, 1, *out + at);
+        ca_tensor_rows(&tensor, 0, 1, *out + at);
         for (uint32_t head = 0; head_dim > 0 && head < rows; head += head_dim) {
             memcpy(stored, *out + at + head, head_dim * sizeof *stored);
             for (uint32_t d = 0; d < head_dim; d++) (*out)[at + head + d] = stored[stored_row(d, head_dim)];
@@ -389,7 +405,8 @@ static bool is_aside(const loader *l, ca_str name)
 static ca_status check_called(const loader *l)
 {
     ca_model *model = l->model;
-    model->info.n_params = 0;
+    const uint64_t twice = model->info.tied_output ? (uint64_t)model->info.vocab * model->config.hidden : 0; /* asked for twice */
+    model->info.n_params = model->drawn ? l->n_drawn - twice : 0;
     for (size_t i = 0; i < ca_store_n_tensors(model->store); i++) {
         const ca_tensor *t = ca_store_tensor_at(model->store, i);
         if (l->called[i])

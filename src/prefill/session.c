@@ -350,19 +350,35 @@ static ca_status attention(ca_session *s, const chunk_job *job, uint32_t layer)
     return CA_OK;
 }
 
+/* Attention with the products around it. */
+static ca_status attention_module(ca_session *s, const chunk_job *job, uint32_t layer)
+{
+    const double start = omp_get_wtime(), gemm_start = ca_gemm_counted(s->gemm).ms;
+    CA_TRY(ca_layers_qkv(s->model, layer, job->n, &s->acts, s->gemm));
+    const double gemm_qkv = ca_gemm_counted(s->gemm).ms;
+    CA_TRY(attention(s, job, layer));
+    const double gemm_out = ca_gemm_counted(s->gemm).ms;
+    CA_TRY(ca_layers_project(s->model, layer, job->n, &s->acts, s->gemm));
+    if (job->decodes) return CA_OK;
+    s->stats.module_gemm_ms += gemm_qkv - gemm_start + ca_gemm_counted(s->gemm).ms - gemm_out;
+    s->layers[layer].module_ms += (omp_get_wtime() - start) * 1e3;
+    return CA_OK;
+}
+
 static ca_status run_layers(ca_session *s, const chunk_job *job)
 {
     ca_layers_embed(s->model, job->tokens, job->n, s->len, &s->acts);
+    const double start = omp_get_wtime();
     for (uint32_t l = 0; l < s->info.n_layers; l++) {
         if (job->opt->on_hidden != NULL) job->opt->on_hidden(job->opt->user, l, s->len, job->n, s->acts.x);
         if (job->opt->cancel != NULL && *job->opt->cancel != 0)
             return ca_fail(CA_E_CANCELED, "prefill: canceled after %u tokens", s->len);
-        CA_TRY(ca_layers_qkv(s->model, l, job->n, &s->acts, s->gemm));
-        CA_TRY(attention(s, job, l));
-        CA_TRY(ca_layers_finish(s->model, l, job->n, &s->acts, s->gemm));
+        CA_TRY(attention_module(s, job, l));
+        CA_TRY(ca_layers_network(s->model, l, job->n, &s->acts, s->gemm));
         if (job->opt->on_progress != NULL)
             job->opt->on_progress(job->opt->user, job->done + (double)job->n * (l + 1) / s->info.n_layers, job->total);
     }
+    s->stats.layers_ms += (omp_get_wtime() - start) * 1e3;
     if (job->opt->on_hidden != NULL) job->opt->on_hidden(job->opt->user, s->info.n_layers, s->len, job->n, s->acts.x);
     return CA_OK;
 }
@@ -455,12 +471,13 @@ static ca_status prefill(ca_session *s, const uint32_t *tokens, uint32_t n, cons
 {
     const ca_gemm_count gemm_before = ca_gemm_counted(s->gemm);
     const double start = omp_get_wtime();
-    const uint32_t sparse_end = s->opt.select.selector == CA_SELECT_NONE ? 0 : n - ca_min_u32(n, s->opt.dense_tail);
+    const uint32_t tail = opt->more_follows ? 0 : ca_min_u32(n, s->opt.dense_tail);
+    const uint32_t sparse_end = s->opt.select.selector == CA_SELECT_NONE ? 0 : n - tail;
     const uint32_t logits_from = n - opt->n_logits;
     ca_status st = CA_OK;
     for (uint32_t done = 0; done < n;) {
         chunk_job job = { .tokens = tokens + done, .n = ca_min_u32(s->opt.chunk, n - done), .done = done, .total = n, .opt = opt };
-        job.ends_prompt = done + job.n == n;
+        job.ends_prompt = done + job.n == n && !opt->more_follows;
         choose_tokens(s, &job, sparse_end - ca_min_u32(sparse_end, done));
         CA_TRY_GOTO(run_chunk(s, &job), end);
         s->stats.n_chunks++;
@@ -570,6 +587,7 @@ void ca_session_get_stats(const ca_session *session, ca_session_stats *out)
         out->select_ms += sums->select_ms;
         out->table_ms += sums->table_ms;
         out->kernel_ms += sums->kernel_ms;
+        out->module_ms += sums->module_ms;
         past += sums->past_pairs;
         past_dense += sums->past_pairs_dense;
     }
@@ -588,6 +606,8 @@ ca_status ca_session_get_layer_stats(const ca_session *session, uint32_t layer, 
     *out = (ca_layer_stats){ .select_ms = s->select_ms,
                              .table_ms = s->table_ms,
                              .kernel_ms = s->kernel_ms,
+                             .module_ms = s->module_ms,
+                             .window = session->model->config.sliding[layer] ? session->model->config.window : 0,
                              .asked = ratio(s->mask.asked, s->mask.dense),
                              .q_union = ratio(s->mask.q_union, s->mask.dense),
                              .g_union = ratio(s->mask.g_union, s->mask.dense),

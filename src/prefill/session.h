@@ -8,7 +8,7 @@
 
 /* Sums of one layer. */
 typedef struct ca_layer_sums {
-    double select_ms, table_ms, kernel_ms;
+    double select_ms, table_ms, kernel_ms, module_ms;
     ca_mask_count mask;
     uint64_t past_pairs, past_pairs_dense;
     double row_heads, row_qblocks;

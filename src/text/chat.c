@@ -419,8 +419,9 @@ static ca_status put_chat(writer *w, const ca_tokenizer *tok, const chat_format 
 ca_status ca_chat_render_as(const ca_tokenizer *tok, const char *name, ca_thinking thinking, const ca_message *messages,
                             size_t n_messages, bool add_generation_prompt, char **text, size_t *len)
 {
-    if (!tok || !text || !len || (!messages && n_messages > 0))
-        return ca_fail(CA_E_ARG, "ca_chat_render: tok, messages, text and len are needed");
+    if (!tok) return ca_fail(CA_E_ARG, "ca_chat_render: there is no tokenizer; a model of random weights has none");
+    if (!text || !len || (!messages && n_messages > 0))
+        return ca_fail(CA_E_ARG, "ca_chat_render: messages, text and len are needed");
     *text = NULL;
     *len = 0;
     CA_TRY(check_messages(messages, n_messages));

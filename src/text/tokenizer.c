@@ -180,7 +180,8 @@ static ca_status encode_text(coder *c, const char *text, size_t n, bool first)
 
 ca_status ca_tokenize(const ca_tokenizer *tok, const char *text, size_t n, unsigned flags, uint32_t **ids, size_t *n_ids)
 {
-    if (!tok || (!text && n > 0) || !ids || !n_ids) return ca_fail(CA_E_ARG, "ca_tokenize: tok, text, ids and n_ids are needed");
+    if (!tok) return ca_fail(CA_E_ARG, "ca_tokenize: there is no tokenizer; a model of random weights has none");
+    if ((!text && n > 0) || !ids || !n_ids) return ca_fail(CA_E_ARG, "ca_tokenize: text, ids and n_ids are needed");
     if (flags & ~(unsigned)(CA_TOK_PARSE_SPECIAL | CA_TOK_ADD_BOS))
         return ca_fail(CA_E_ARG, "ca_tokenize: unknown flags %#x", flags);
     *ids = NULL;

@@ -1,0 +1,156 @@
+#!/bin/sh
+# eval ruler run and score: a small grid, stopped twice and torn, ends as the unbroken one does; what is refused; foreign answers.
+. "$(dirname "$0")/common.inc"
+
+# rows FILE QUESTION ANSWER..: a data file with one prompt of about 250 tokens an answer.
+filler=$(head -c 800 "$golden/smollm2/p1500.txt" | tr -d '"\\' | tr '\n\t' '  ')
+rows() {
+    mkdir -p "$(dirname "$1")"
+    out=$1 question=$2 index=0
+    shift 2
+    for answer in "$@"; do
+        printf '{"index": %d, "input": "%s %s. %s %s", "outputs": ["%s"], "length": 300}\n' $index "$question" "$answer" "$filler" \
+            "$question" "$answer"
+        index=$((index + 1))
+    done >"$out"
+}
+data=$work/data
+rows "$data/synthetic/512/data/vt/validation.jsonl" "The secret number of the house is" 7351 2846 9128
+rows "$data/synthetic/512/data/qa_1/validation.jsonl" "The name of the captain is" Barbara George Anna
+
+# grid OUT ARGS..: the run that is repeated below.
+with=
+grid() {
+    out=$1
+    shift
+    $with "$COMPACTATTN" eval ruler run -m "$MODEL" --data "$data" --lengths 512 --tasks vt,qa_1 --samples 3 --methods dense,auto \
+        --chunk 96 --page 32 --sink 32 --window 32 --alpha 0.9 --dense-tail 0 --out "$out" "$@"
+}
+
+# answered OUT: lines of all answer files.
+answered() {
+    cat "$1"/*/synthetic/512/pred/*.jsonl 2>/dev/null | wc -l
+}
+
+# stop OUT SIGNAL: starts the grid, sends the signal when two more answers are there.
+stop() {
+    before=$(answered "$1")
+    with=exec # so that the signal goes to the tool
+    grid "$1" >/dev/null 2>"$work/err" </dev/null &
+    with=
+    pid=$!
+    for _ in $(seq 600); do
+        [ "$(answered "$1")" -lt $((before + 2)) ] || break
+        sleep 0.05
+    done
+    kill -s "$2" $pid
+    code=0
+    wait $pid 2>/dev/null || code=$?
+}
+
+# untimed OUT: all that a run leaves, without milliseconds and without the folder's name.
+untimed() {
+    cut -d, -f1-9,12- "$1/summary.csv"
+    for file in "$1"/*/synthetic/512/pred/*.jsonl "$1"/*/synthetic/512/pred/summary.csv "$1"/*/manifest.json "$1/manifest.json"; do
+        echo "${file#"$1"}"
+        sed 's/"[a-z]*_ms":[0-9.e+-]*//g' "$file"
+    done
+}
+
+grid "$work/whole" >"$work/out" 2>"$work/err" </dev/null || fail "the unbroken run"
+grep -q '^512 vt dense: 3 answered, [0-9]* % of the tokens done, about [0-9]* s left$' "$work/err" || fail "no progress"
+[ "$(answered "$work/whole")" -eq 12 ] || fail "not 12 answers"
+accept eval ruler score "$work/whole"
+printed '^dense  *[0-9.]*  *[0-9.]*  *[0-9.]*  *[0-9.]* to [0-9.]* '
+printed '^flashprefill+auto '
+printed '^Length 512$'
+cp "$work/out" "$work/table"
+[ "$(sed -n 2p "$work/whole/summary.csv" | cut -d, -f1-7)" = "512,dense,vt,3,0,100,100" ] || fail "dense does not repeat the numbers"
+kept=$(grep 'auto,average' "$work/whole/summary.csv" | cut -d, -f9)
+case $kept in 0.*) ;; *) fail "auto kept $kept of the past" ;; esac
+[ "$(head -c 4 "$work/whole/heatmap.png" | tail -c 3)" = PNG ] || fail "no picture"
+grep -q '^| dense | ' "$work/whole/summary.md" || fail "no Markdown table"
+
+stop "$work/broken" INT
+[ "$code" -eq 130 ] || fail "exit code $code, not 130, after an interrupt"
+grep -q 'stopped; what is answered is kept' "$work/err" || fail "an interrupt is not told"
+first=$(answered "$work/broken")
+[ "$first" -ge 2 ] && [ "$first" -lt 12 ] || fail "$first answers after an interrupt"
+stop "$work/broken" KILL
+[ "$(answered "$work/broken")" -gt "$first" ] || fail "no answer after the second start"
+for file in "$work"/broken/*/synthetic/512/pred/*.jsonl; do last=$file; done
+head -c $(($(wc -c <"$last") - 7)) "$last" >"$work/torn" && cp "$work/torn" "$last" # as a crash leaves it
+grid "$work/broken" >"$work/out" 2>"$work/err" </dev/null || fail "the run that goes on"
+accept eval ruler score "$work/broken" --json
+printed '"haystack": null'
+[ "$(grep -c '"task": "average"' "$work/out")" -eq 2 ] || fail "not an average for each method"
+untimed "$work/whole" >"$work/a"
+untimed "$work/broken" >"$work/b"
+cmp "$work/a" "$work/b" || fail "a stopped run ends otherwise than an unbroken one"
+grid "$work/broken" >"$work/out" 2>"$work/err" </dev/null || fail "a run with nothing to do"
+[ ! -s "$work/err" ] || fail "a run with nothing to do does something"
+
+# Settings of what is there are kept; more methods may come.
+args="eval ruler run -m $MODEL --data $data --lengths 512 --tasks vt --samples 1 --chunk 96 --page 32 --sink 32 --window 32"
+args="$args --dense-tail 0 --out $work/broken"
+# shellcheck disable=SC2086
+refuse 1 "flashprefill+auto/manifest.json: settings.alpha was 0.9 and is now 0.5: " $args --methods auto --alpha 0.5
+# shellcheck disable=SC2086
+refuse 1 "dense/manifest.json: settings.chunk was 96 and is now 64: " $args --methods dense --chunk 64
+# shellcheck disable=SC2086
+tool $args --sweep auto:alpha=0.5,0
+[ "$code" -eq 0 ] || fail "a sweep is refused"
+[ "$(wc -l <"$work/broken/flashprefill+auto,alpha=0.5/synthetic/512/pred/vt.jsonl")" -eq 1 ] || fail "a sweep has not its own folder"
+# shellcheck disable=SC2086
+refuse 2 "method dense is listed twice" $args --methods dense --sweep dense
+# shellcheck disable=SC2086
+refuse 2 "length 512 is listed twice" $args --lengths 512,512
+
+# Bad prompts: told by file and line, the rest goes on. One does not fit the context.
+file=$data/synthetic/512/data/vt/validation.jsonl
+{
+    head -n 1 "$file"
+    echo '{"index": 1, "input": "x"}'
+    echo '{"index": 2, "in'
+    sed -n 3p "$file"
+} >"$work/bad" && cp "$work/bad" "$file"
+# shellcheck disable=SC2086
+tool $args --methods dense --tasks vt,fwe --samples 9 --ctx 512 --out "$work/bad.out"
+[ "$code" -eq 1 ] || fail "left-out rows are not told by the exit code"
+for words in "$file: line 2: no list of texts \"outputs\"; it is left out" "$file: line 3: " \
+    "$data/synthetic/512/data/fwe/validation.jsonl: is not there; fwe is skipped at 512"; do
+    grep -qF -- "$words" "$work/err" || fail "not told: $words"
+done
+# shellcheck disable=SC2086
+tool $args --methods dense --samples 9 --ctx 100 --out "$work/short.out"
+grep -q "$file: 2 of 2 prompts do not fit the context of 100 and are left out (index 0: [0-9]* tokens and 30 to write)" "$work/err" ||
+    fail "too long prompts are not told"
+rows "$file" "The secret number of the ship is" 7351
+# shellcheck disable=SC2086
+refuse 1 "index 0 was answered for another prompt than $data has now" $args --methods dense
+
+# Answers of the published runner: index, input, outputs, pred. 1 and 1/2 in dense, 1/2 of the second in the other.
+for method in x_dense_5e-4 x_quoka_dense_5e-4; do
+    mkdir -p "$work/foreign/$method/synthetic/4096/pred"
+    {
+        echo '{"index": 1, "input": "", "outputs": ["AB", "cd"], "pred": "ab", "others": {}, "truncation": -1, "length": 9}'
+        echo '{"index": 0, "input": "", "outputs": ["x"], "pred": " X ", "others": {}, "truncation": -1, "length": 9}'
+        echo '{"index": 2, "input": "", "outputs": ["x"], "pred": " ", "others": {}, "truncation": -1, "length": 9}'
+    } >"$work/foreign/$method/synthetic/4096/pred/cwe.jsonl"
+done
+sed -i '2s/ X /no/' "$work/foreign/x_quoka_dense_5e-4/synthetic/4096/pred/cwe.jsonl"
+echo '{"index": 2, "outputs": ["x"], "pred": "x"}' >>"$work/foreign/x_dense_5e-4/synthetic/4096/pred/cwe.jsonl"
+tool eval ruler score "$work/foreign"
+[ "$code" -eq 0 ] || fail "foreign answers"
+grep -q 'x_dense_5e-4/synthetic/4096/pred/cwe.jsonl: line 4: index 2 is there already; it is left out$' "$work/err" ||
+    fail "an index that comes twice is not told"
+printed '^x_dense_5e-4  *50\.00  *50\.00 '
+printed '^x_quoka_dense_5e-4  *16\.67  *16\.67 .* -33\.33 '
+printf 'Metric,cwe\r\nScore,16.67\r\nNulls,1/3\r\n' | cmp -s - "$work/foreign/x_quoka_dense_5e-4/synthetic/4096/pred/summary.csv" ||
+    fail "the published summary.csv"
+accept eval ruler score "$work/foreign/x_quoka_dense_5e-4" --out "$work/scores"
+printed '^x_quoka_dense_5e-4  *16\.67 '
+[ -s "$work/scores/summary.csv" ] || fail "score --out"
+refuse 1 "holds no answers" eval ruler score "$data/synthetic/512"
+refuse 1 "No such file" eval ruler score "$work/nothing"
+finish

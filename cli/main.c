@@ -28,6 +28,7 @@ static const struct command *const commands[] = {
     &command_eval_ruler_run,
     &command_eval_ruler_score,
     &command_eval_ruler,
+    &command_eval_longbench_score,
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

@@ -19,7 +19,7 @@ struct options {
     const char *selector, *executor, *isa, *gate, *threshold, *last_scope, *keep, *system, *save_cache, *load_cache, *extend;
     const char *mode, *schedule, *data, *task, *tokenizer, *grid_lengths, *batches, *chunk_list, *thread_list;
     const char *tasks, *template, *profile, *essay, *squad, *hotpotqa, *ruler_lengths, *own_tasks;
-    struct texts shapes, sweeps, stops;
+    struct texts shapes, sweeps, stops, predictions;
     int64_t max_tokens, seed, context, chunk, page, threads;
     int64_t sink, window, min_budget, last_dense, last_mute, heads_per_row, qblocks_per_row, dense_prefix, dense_tail;
     int64_t stride, top_k;
@@ -32,6 +32,7 @@ struct options {
     double temperature, top_p, alpha, depth, query_ratio, kv_ratio, head_worth, qblock_worth, whole;
     const char *words[2]; /* what stands without an option; as many as the command takes */
     bool tune, free_max, relative, bare, sparse_first;
+    bool official;
     bool help, json, stats, dry_run, progress, chat, raw, jsonl, decode, parse_special, no_bos;
 };
 

@@ -120,7 +120,7 @@ printed '"options": "--selector quoka --kv-ratio 0.8"'
 "$COMPACTATTN" inspect recall $small --out "$work/r3" --chunks 8 --progress >"$work/out" 2>"$work/err" &
 pid=$!
 tries=0
-until tr '\r' '\n' <"$work/err" | grep -q ' [2-9] %' || [ "$tries" -ge 600 ]; do
+until tr '\r' '\n' <"$work/err" | grep -Eq ' ([6-9]|[1-9][0-9]) %' || [ "$tries" -ge 600 ]; do
     tries=$((tries + 1))
     sleep 0.1
 done

@@ -15,7 +15,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_CACHES = 3, MAX_ROWS = METHOD_MAX + 16, PIECE = 1024, CENTERS = 24 };
+enum {
+    MAX_CACHES = 3,
+    MAX_ROWS = METHOD_MAX + 16,
+    PIECE = 1024,
+    CENTERS = 24,
+    SAMPLED_TOKENS = 7, /* whose output is checked */
+    SAMPLED_HEADS = 2,  /* of each */
+    SAMPLES = SAMPLED_TOKENS * SAMPLED_HEADS
+};
 
 struct shape {
     char text[64];
@@ -30,6 +38,7 @@ struct line {
     ca_session_opt opt; /* of the method: selector, rows, page */
     struct layer *layer;
     double select_ms, table_ms, kernel_ms, kept, gflop;
+    double error; /* of the last run; NaN: not checked */
 };
 
 /* A cache of one page size, filled with the shape's keys and values. */
@@ -95,6 +104,16 @@ static float draw(uint64_t seed, uint64_t i)
     return sum * 1.732F;
 }
 
+/* The nearest value that bf16 has, too: rounding a query is no error of the kernel. */
+static float as_bf16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000U;
+    memcpy(&value, &bits, sizeof bits);
+    return value;
+}
+
 static uint32_t pick(uint64_t seed, uint64_t i, uint32_t n)
 {
     return (uint32_t)((double)(draw(seed, i) + 4.0F) * 1e6) % n;
@@ -130,7 +149,7 @@ static void make_queries(struct bench *bench)
                                 ((size_t)(h / group) * CENTERS + pick(6, (uint64_t)(h / group) * 64 + t / 256, CENTERS)) * s->dim;
             for (uint32_t d = 0; d < s->dim; d++) {
                 const size_t at = ((size_t)t * s->n_heads + h) * s->dim + d;
-                bench->q[at] = bench->q_raw[at] = 0.5F * (own[d] + turn[d] + draw(7, at));
+                bench->q[at] = bench->q_raw[at] = as_bf16(0.5F * (own[d] + turn[d] + draw(7, at)));
             }
         }
 }
@@ -294,8 +313,75 @@ static ca_status gather(const struct bench *bench, const struct line *line, cons
     return status;
 }
 
+/* The i-th sampled (token, head): tokens from the first to the last, heads in turn. */
+static void sample(const struct shape *s, uint32_t i, uint32_t *token, uint32_t *head)
+{
+    const uint32_t which = i / SAMPLED_HEADS;
+    *token = (uint32_t)lrint((double)which * (s->q - 1) / (SAMPLED_TOKENS - 1));
+    *head = (uint32_t)((uint64_t)i * s->n_heads / SAMPLES);
+}
+
+/* What is not written stays so, and shows. */
+static void spoil_samples(const struct bench *bench)
+{
+    const struct shape *s = &bench->shape;
+    for (uint32_t i = 0, token, head; i < SAMPLES; i++) {
+        sample(s, i, &token, &head);
+        for (uint32_t d = 0; d < s->dim; d++) bench->o[((size_t)token * s->n_heads + head) * s->dim + d] = NAN;
+    }
+}
+
+/* Attention of one (token, head) in double precision over the pages of its row in the table; truth [q][heads][dim] gets it. */
+static ca_status find_truth(const struct bench *bench, const ca_cache *cache, const ca_table *table, uint32_t token, uint32_t head,
+                            float *truth)
+{
+    const struct shape *s = &bench->shape;
+    const size_t width = (size_t)s->n_heads * s->dim;
+    ca_status status = CA_OK;
+    for (uint32_t r = 0; r < table->n_rows && status == CA_OK; r++) {
+        ca_row row = table->rows[r];
+        if (token < row.token || token - row.token >= row.n_tokens || head < row.head || head - row.head >= row.n_heads) continue;
+        row.pos += token - row.token;
+        row.token = token, row.n_tokens = 1, row.head = head, row.n_heads = 1;
+        ca_table one = *table;
+        one.rows = &row, one.n_rows = 1;
+        status = ca_attend_oracle(cache, &one, 1.0F / sqrtf((float)s->dim), bench->q, width, truth, width);
+    }
+    return status;
+}
+
+/* The largest difference of the output from attention in double precision over the same pages, as a share of the largest true value,
+ * over the samples: the definition of bench/peers/case.py. Keys and values are those that the pages hold. Infinite when an output is no
+ * number. */
+static ca_status find_error(const struct bench *bench, const struct line *line, const ca_table *table, double *error)
+{
+    const struct shape *s = &bench->shape;
+    double most = 0, difference = 0;
+    ca_status status = CA_OK;
+    float *truth = calloc((size_t)s->q * s->n_heads * s->dim, sizeof *truth);
+    if (!truth) return CA_E_MEMORY;
+#pragma omp parallel for schedule(dynamic) reduction(max : most, difference)
+    for (uint32_t i = 0; i < SAMPLES; i++) {
+        uint32_t token, head;
+        sample(s, i, &token, &head);
+        const ca_status one = find_truth(bench, line->layer->cache, table, token, head, truth);
+        if (one != CA_OK) {
+#pragma omp atomic write
+            status = one;
+        }
+        for (size_t d = 0, at = ((size_t)token * s->n_heads + head) * s->dim; d < s->dim; d++, at++) {
+            const double off = fabs((double)bench->o[at] - (double)truth[at]);
+            most = fmax(most, fabs((double)truth[at]));
+            difference = fmax(difference, isnan(off) ? INFINITY : off);
+        }
+    }
+    free(truth);
+    *error = difference > 0 ? difference / most : 0;
+    return status;
+}
+
 /* One run of a line; each of its times is kept when it is the best so far. */
-static ca_status run_line(struct bench *bench, struct line *line)
+static ca_status run_line(struct bench *bench, struct line *line, bool check)
 {
     const struct shape *s = &bench->shape;
     struct layer *layer = line->layer;
@@ -305,6 +391,7 @@ static ca_status run_line(struct bench *bench, struct line *line)
     ca_mask mask;
     ca_table table;
     layer->ws.used = 0;
+    if (check) spoil_samples(bench);
     const double start = clock_ms();
     double selected = start;
     ca_status status = ca_table_create(layer->cache, &chunk, &layer->ws, &table);
@@ -339,7 +426,7 @@ static ca_status run_line(struct bench *bench, struct line *line)
     line->select_ms = fmin(line->select_ms, selected - start);
     line->table_ms = fmin(line->table_ms, planned - selected);
     line->kernel_ms = fmin(line->kernel_ms, end - planned);
-    return CA_OK;
+    return check ? find_error(bench, line, &table, &line->error) : CA_OK;
 }
 
 static void add_row(struct bench *bench, const struct line *line)
@@ -347,6 +434,8 @@ static void add_row(struct bench *bench, const struct line *line)
     const struct line *dense = &bench->lines[0];
     const double rate = line->gflop / (line->kernel_ms / 1e3), total = line->select_ms + line->table_ms + line->kernel_ms;
     const double planning = 100 * (line->select_ms + line->table_ms) / dense->kernel_ms;
+    char error[16] = "-";
+    if (!isnan(line->error)) snprintf(error, sizeof error, "%.1e", line->error);
     const struct table_cell cells[] = {
         { bench->shape.text, 0 },
         { line->name, 0 },
@@ -359,13 +448,15 @@ static void add_row(struct bench *bench, const struct line *line)
         { NULL, 100 * rate / bench->peak },
         { NULL, planning },
         { NULL, dense->kernel_ms / total },
+        { error, 0 },
     };
     (void)table_add(bench->table, cells);
     json_array_append_new(bench->rows,
-                          json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "shape", bench->shape.text,
+                          json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "shape", bench->shape.text,
                                     "executor", line->name, "kept", line->kept, "ms", total, "select_ms", line->select_ms,
                                     "table_ms", line->table_ms, "kernel_ms", line->kernel_ms, "gflops", rate, "peak_gflops",
-                                    bench->peak, "share_of_peak", rate / bench->peak, "planning_of_dense", planning / 100));
+                                    bench->peak, "share_of_peak", rate / bench->peak, "planning_of_dense", planning / 100, "error",
+                                    json_number(line->error)));
 }
 
 static void free_shape(struct bench *bench)
@@ -397,12 +488,15 @@ static int run_shape(struct bench *bench)
     for (size_t i = 0; i < bench->n_lines && code == EXIT_DONE; i++) {
         code = find_layer(bench, &bench->lines[i]);
         bench->lines[i].select_ms = bench->lines[i].table_ms = bench->lines[i].kernel_ms = INFINITY;
+        bench->lines[i].error = NAN;
     }
     for (int64_t r = 0; r < bench->options->runs && code == EXIT_DONE; r++) {
         bench->peak = fmax(bench->peak, ca_kern_peak_gflops(bench->kern, bench->n_threads, 20));
         for (size_t i = 0; i < bench->n_lines && code == EXIT_DONE; i++) {
-            const ca_status status = run_line(bench, &bench->lines[i]);
+            const bool check = !bench->options->no_check && r + 1 == bench->options->runs;
+            const ca_status status = run_line(bench, &bench->lines[i], check);
             if (status != CA_OK) code = fail_library(status);
+            if (isinf(bench->lines[i].error)) code = fail("%s %s: the output is not a number", s->text, bench->lines[i].name);
             if (interrupt_flag) code = EXIT_INTERRUPTED;
         }
     }
@@ -436,6 +530,7 @@ static int run(const struct options *options)
         { "of peak", "share_of_peak", 1, " %" },
         { "select+table of dense", "planning", 2, " %" },
         { "speedup", "speedup", 2, "x" },
+        { "error", "error", -1, NULL },
     };
     static const char *const default_shapes[] = { "q1024,kv8192,h32:8,d128", "q1024,kv32768,h32:8,d128", "q1024,kv8192,h9:3,d64" };
     const char *const *shapes = options->shapes.n > 0 ? options->shapes.items : default_shapes;
@@ -471,7 +566,9 @@ const struct command command_bench_attention = {
     .details =
         "A chunk of q tokens is the last of kv; h is query heads:KV heads, d the head dimension. Keys and queries are drawn around\n"
         "centers, so that blocks matter unequally. --keep adds compactattn rows that read a given share of the past. Select and\n"
-        "table are shown as a share of dense attention, too; seer runs with a made-up gate of the published shape.\n\n"
+        "table are shown as a share of dense attention, too; seer runs with a made-up gate of the published shape. error is the largest\n"
+        "difference of the last run's output from attention in double precision over the same pages, as a share of the largest true\n"
+        "value, over a few tokens and heads.\n\n"
         "Examples:\n"
         "  compactattn bench attention --shape q1024,kv32768,h32:8,d128 --methods flashprefill+compactattn,seer,xattention\n"
         "  compactattn bench attention --shape q1024,kv131072,h32:8,d128 --keep 0.05,0.1,0.25,0.5 --json",

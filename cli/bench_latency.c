@@ -44,7 +44,7 @@ struct bench {
     json_t *rows;            /* of this and of earlier calls */
     struct progress progress;
     char label[120];
-    double done, total; /* tokens */
+    double done, total; /* GFLOP, as if everything was read that no --keep leaves out */
     bool failed;
 };
 
@@ -444,9 +444,15 @@ static void leave(struct turn *t, size_t m)
     t->sessions[m] = NULL;
 }
 
-static double tokens_of(const struct cell *cell)
+/* Of a run, when as many tokens of all its prompts are read. The prompts grow side by side. */
+static double cost_of(const struct bench *bench, const struct latency_method *m, const struct cell *cell, double tokens)
 {
-    return (double)cell->length * cell->batch;
+    return cell->batch * latency_gflop(&bench->engine.info, tokens / cell->batch, isnan(m->keep) ? 1 : m->keep);
+}
+
+static double whole_cost(const struct bench *bench, const struct latency_method *m, const struct cell *cell)
+{
+    return cost_of(bench, m, cell, (double)cell->length * cell->batch);
 }
 
 static int refuse_method(struct turn *t, size_t m, ca_status status, const char *why, uint32_t round)
@@ -489,10 +495,17 @@ static int admit(struct turn *t)
     return code;
 }
 
-static void show_progress(void *user, double done)
+struct relay {
+    struct bench *bench;
+    const struct latency_method *method;
+    const struct cell *cell;
+};
+
+static void show_progress(void *user, double tokens)
 {
-    struct bench *bench = user;
-    progress_update(&bench->progress, bench->done + done, bench->total);
+    const struct relay *relay = user;
+    struct bench *bench = relay->bench;
+    progress_update(&bench->progress, bench->done + cost_of(bench, relay->method, relay->cell, tokens), bench->total);
 }
 
 static int run_method(struct turn *t, size_t m, uint32_t round)
@@ -503,6 +516,7 @@ static int run_method(struct turn *t, size_t m, uint32_t round)
     if (code != EXIT_DONE) return code;
     snprintf(bench->label, sizeof bench->label, "%s, %u tokens, batch %u", bench->methods[m].method.name, t->cell->length,
              t->cell->batch);
+    struct relay relay = { bench, &bench->methods[m], t->cell };
     const struct latency_job job = { .model = bench->engine.model,
                                      .whole = &bench->whole,
                                      .opt = &opt,
@@ -512,11 +526,11 @@ static int run_method(struct turn *t, size_t m, uint32_t round)
                                      .sessions = t->sessions[m],
                                      .baseline = t->baseline,
                                      .peak = &t->peak[m],
-                                     .user = bench,
+                                     .user = &relay,
                                      .on_progress = show_progress };
     json_t *row = new_row(bench, &bench->methods[m], t->cell, round);
     const ca_status status = row ? latency_run(&job, row) : CA_E_MEMORY;
-    bench->done += tokens_of(t->cell);
+    bench->done += whole_cost(bench, &bench->methods[m], t->cell);
     if (status == CA_OK) {
         if (!t->share) drop_sessions(t, m);
         return keep_row(bench, row, "ok", NULL);
@@ -538,7 +552,7 @@ static int run_rounds(struct turn *t)
     for (size_t m = 0; m < n; m++) pending = pending || t->sessions[m];
     if (!pending) return EXIT_DONE;
     t->ids = malloc(sizeof *t->ids * t->cell->length * t->cell->batch);
-    if (!t->ids) return fail("no memory for %.0f tokens", tokens_of(t->cell));
+    if (!t->ids) return fail("no memory for %u prompts of %u tokens", t->cell->batch, t->cell->length);
     for (uint32_t round = 0; round < bench->warmup + bench->runs && code == EXIT_DONE; round++) {
         char why[LATENCY_WHY];
         const bool fresh = round == 0 || bench->input.cycle;
@@ -567,14 +581,14 @@ static int run_cell(struct bench *bench, const struct cell *cell)
     return code;
 }
 
-/* Tokens that are left to read in a cell. */
+/* What is left to do in a cell: attention counts as it grows, so that long prompts at the end of the grid do not come as a surprise. */
 static double work_of(const struct bench *bench, const struct cell *cell)
 {
     double work = 0;
     for (size_t m = 0; m < bench->n_methods; m++) {
         bool failed = false;
         const uint32_t had = runs_of(bench, &bench->methods[m], cell, &failed);
-        if (!failed && had < bench->runs) work += tokens_of(cell) * (bench->warmup + bench->runs - had);
+        if (!failed && had < bench->runs) work += whole_cost(bench, &bench->methods[m], cell) * (bench->warmup + bench->runs - had);
     }
     return work;
 }
@@ -588,6 +602,7 @@ static int run_grid(struct bench *bench)
     for (size_t i = 0; next_cell(bench, i, &cell); i++) bench->total += work_of(bench, &cell);
     snprintf(bench->label, sizeof bench->label, "latency");
     progress_begin(&bench->progress, bench->label, progress_style(bench->options->progress, PROGRESS_LINES));
+    bench->progress.unit = "GFLOP";
     for (size_t i = 0; code == EXIT_DONE && next_cell(bench, i, &cell); i++) {
         before += work_of(bench, &cell);
         code = run_cell(bench, &cell);

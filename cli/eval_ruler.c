@@ -21,30 +21,8 @@ struct work {
     unsigned tasks;
     const char *data;
     char root[RULER_PATH]; /* of the prompts that eval ruler makes; data may point to it */
+    bool made;             /* the prompts are its own */
 };
-
-/* --methods, and what --sweep adds; each once. */
-static int choose_methods(const struct command *command, struct work *work)
-{
-    const struct options *options = work->options;
-    struct method list[METHOD_MAX];
-    size_t n = 0;
-    const bool only_sweeps = options->sweeps.n > 0 && !options->methods && !options->selector && !options->executor;
-    int code = only_sweeps ? EXIT_DONE : method_choose_list(options, OWN_METHODS, list, &n);
-    for (size_t i = 0; i < n && code == EXIT_DONE; i++)
-        code = sweep_add(command, options, list[i].name, work->methods, RULER_METHODS, &work->n_methods);
-    for (size_t i = 0; i < options->sweeps.n && code == EXIT_DONE; i++)
-        code = sweep_add(command, options, options->sweeps.items[i], work->methods, RULER_METHODS, &work->n_methods);
-    for (size_t i = 0; i < work->n_methods && code == EXIT_DONE; i++) {
-        char name[RULER_NAME], other[RULER_NAME];
-        ruler_name(&work->methods[i], name);
-        for (size_t j = 0; j < i && code == EXIT_DONE; j++) {
-            ruler_name(&work->methods[j], other);
-            if (strcmp(name, other) == 0) code = usage_error("method %s is listed twice", name);
-        }
-    }
-    return code;
-}
 
 /* tasks NULL: those that need no data of others. */
 static int parse(const struct command *command, const char *tasks, struct work *work)
@@ -57,7 +35,9 @@ static int parse(const struct command *command, const char *tasks, struct work *
     for (size_t i = 0; i < work->n_lengths && code == EXIT_DONE; i++)
         for (size_t j = 0; j < i && code == EXIT_DONE; j++)
             if (work->lengths[i] == work->lengths[j]) code = usage_error("length %zu is listed twice", work->lengths[i]);
-    if (code == EXIT_DONE) code = choose_methods(command, work);
+    if (code == EXIT_DONE) code = sweep_choose(command, work->options, OWN_METHODS, work->methods, RULER_METHODS, &work->n_methods);
+    for (size_t m = 0; m < work->n_methods; m++)
+        if (!work->methods[m].options.last_chunk) work->methods[m].options.last_chunk = "merge";
     return code;
 }
 
@@ -68,8 +48,6 @@ static int answer(const struct work *work, size_t *n_left_out)
         .model = options->model,
         .data = work->data,
         .out = options->out,
-        .gate = options->gate,
-        .extend = options->extend,
         .style = progress_style(options->progress, PROGRESS_LINES),
         .tasks = work->tasks,
         .lengths = work->lengths,
@@ -77,6 +55,7 @@ static int answer(const struct work *work, size_t *n_left_out)
         .n_samples = (size_t)options->samples,
         .methods = work->methods,
         .n_methods = work->n_methods,
+        .holes_told = work->made,
     };
     interrupt_catch();
     return ruler_run(&work->engine, &grid, n_left_out);
@@ -142,8 +121,12 @@ static int make_prompts(struct work *work)
         .n_samples = (size_t)options->samples,
     };
     interrupt_catch();
-    code = ruler_make_data(work->root, &source, tokenizer, work->tasks, work->lengths, work->n_lengths, false, &work->tasks);
+    struct ruler_made made;
+    code = ruler_make_data(work->root, &source, tokenizer, work->tasks, work->lengths, work->n_lengths, false, &made);
+    json_decref(made.skipped);
+    work->tasks = made.tasks;
     work->data = work->root;
+    work->made = true;
     free(wrapper);
     return code;
 }

@@ -28,7 +28,9 @@ static const struct command *const commands[] = {
     &command_eval_ruler_run,
     &command_eval_ruler_score,
     &command_eval_ruler,
+    &command_eval_longbench_run,
     &command_eval_longbench_score,
+    &command_eval_longbench,
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
@@ -38,7 +40,7 @@ static void print_help(void)
     puts("Usage: compactattn COMMAND [OPTIONS]\n"
          "Reads long prompts into a language model in chunks, with dense or block-sparse attention (CompactAttention).\n\n"
          "Commands:");
-    for (size_t i = 0; i < N_COMMANDS; i++) printf("  %-19s %s\n", commands[i]->name, commands[i]->summary);
+    for (size_t i = 0; i < N_COMMANDS; i++) printf("  %-20s %s\n", commands[i]->name, commands[i]->summary);
     puts("\nExample:\n"
          "  compactattn run -m models/SmolLM2-135M-Instruct.Q4_1.gguf -f data/demo.txt --ask \"What is this text about?\"\n\n"
          "compactattn COMMAND --help explains a command; compactattn --version prints the version.\n"

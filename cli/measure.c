@@ -66,6 +66,51 @@ ca_status measure_feed(ca_session *session, const uint32_t *ids, size_t n, const
     return status;
 }
 
+bool measure_merges(const struct options *options)
+{
+    return options->last_chunk && strcmp(options->last_chunk, "merge") == 0;
+}
+
+int measure_session(const struct engine *engine, const struct options *options, const struct method *method, size_t n_prompt,
+                    size_t n_more, uint32_t *chunk, ca_session **out)
+{
+    ca_session_opt opt;
+    const int code = engine_session_opt(engine, options, method, n_prompt, n_more, &opt);
+    if (code != EXIT_DONE) return code;
+    *chunk = measure_merges(options) ? opt.chunk : 0;
+    if (*chunk > 0) opt.chunk = 2 * *chunk - 1; /* a prompt that is shorter needs less: the library cuts it to the context */
+    const ca_status status = ca_session_create(engine->model, &opt, out);
+    return status == CA_OK ? EXIT_DONE : fail_library(status);
+}
+
+/* Progress of one call among several. */
+struct part {
+    const ca_prefill_opt *hooks;
+    double before, total;
+};
+
+static void part_progress(void *user, double done, double total)
+{
+    const struct part *part = user;
+    (void)total;
+    part->hooks->on_progress(part->hooks->user, part->before + done, part->total);
+}
+
+ca_status measure_merged(ca_session *session, const uint32_t *ids, size_t n, uint32_t chunk, const ca_prefill_opt *hooks)
+{
+    struct part part = { .hooks = hooks, .total = (double)n };
+    ca_prefill_opt opt = { .user = &part, .on_progress = hooks->on_progress ? part_progress : NULL, .cancel = hooks->cancel };
+    ca_status status = CA_OK;
+    if (chunk == 0) return ca_session_prefill(session, ids, n, hooks);
+    for (size_t at = 0, size; at < n && status == CA_OK; at += size) {
+        size = (n - at) / 2 < chunk ? n - at : chunk;
+        part.before = (double)at;
+        opt.more_follows = at + size < n;
+        status = ca_session_prefill(session, ids + at, size, &opt);
+    }
+    return status;
+}
+
 ca_status measure_prefill(const struct engine *engine, ca_session *session, const uint32_t *ids, size_t n,
                           enum progress_style style, ca_sampler *sampler, const ca_prefill_opt *hooks, struct result *result)
 {

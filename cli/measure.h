@@ -34,6 +34,15 @@ ca_status measure_feed(ca_session *session, const uint32_t *ids, size_t n, const
 ca_status measure_prefill(const struct engine *engine, ca_session *session, const uint32_t *ids, size_t n,
                           enum progress_style style, ca_sampler *sampler, const ca_prefill_opt *hooks, struct result *result);
 
+/* --last-chunk merge: accuracy is published with a last chunk that joins the one before it when it is shorter (latency is not). */
+bool measure_merges(const struct options *options);
+/* engine_session with what measure_merged needs: *chunk is for it, 0 when nothing is merged; the session's own has room for two. */
+int measure_session(const struct engine *engine, const struct options *options, const struct method *method, size_t n_prompt,
+                    size_t n_more, uint32_t *chunk, ca_session **out);
+/* Feeds ids to a session that is empty, chunk by chunk. A dense tail must not be longer than a chunk. Of hooks, on_progress and cancel
+ * are used. */
+ca_status measure_merged(ca_session *session, const uint32_t *ids, size_t n, uint32_t chunk, const ca_prefill_opt *hooks);
+
 /* Copies the session's statistics into the prefill part of the result. */
 void measure_stats(const ca_session *session, struct result *result);
 

@@ -27,10 +27,11 @@ struct spec {
 };
 
 #define AT(field) offsetof(struct options, field)
+#define ANSWERS_LONGBENCH (CMD_LONGBENCH_RUN | CMD_LONGBENCH)
 #define INSPECTS (CMD_INSPECT_MASK | CMD_INSPECT_RECALL)
 #define METHODS                                                                                                                    \
     (INSPECTS | CMD_RUN | CMD_CHAT | CMD_BENCH | CMD_BENCH_QUALITY | CMD_LOGITS | CMD_PERPLEXITY | CMD_DEMO | CMD_LATENCY |        \
-     CMD_RULER_RUN | CMD_RULER)
+     CMD_RULER_RUN | CMD_RULER | ANSWERS_LONGBENCH)
 #define SELECTION (METHODS | CMD_BENCH_ATTENTION)
 /* Without the command that tries selectors and their thresholds by itself, over a dense prefill. */
 #define SETTINGS (SELECTION & ~(unsigned)CMD_INSPECT_RECALL)
@@ -51,13 +52,35 @@ static const struct spec specs[] = {
     { "text", 0, TEXT, AT(text), 0, 0, "FILE", "data/demo.txt", CMD_DEMO, 0, "the document in which the fact is hidden" },
     { "out", 0, TEXT, AT(out), 0, 0, "PATH", NULL,
       CMD_BENCH_QUALITY | CMD_LOGITS | CMD_DEMO | CMD_LATENCY | MAKES_RULER | CMD_RULER_RUN | CMD_RULER_SCORE |
-          CMD_LONGBENCH_SCORE | INSPECTS,
-      CMD_BENCH_QUALITY | CMD_LOGITS | CMD_DEMO | MAKES_RULER | CMD_RULER_RUN | INSPECTS,
+          CMD_LONGBENCH_SCORE | ANSWERS_LONGBENCH | INSPECTS,
+      CMD_BENCH_QUALITY | CMD_LOGITS | CMD_DEMO | MAKES_RULER | CMD_RULER_RUN | ANSWERS_LONGBENCH | INSPECTS,
       "where results go: a .npy file for logits, else a folder" },
     { "pred", 0, TEXTS, AT(predictions), 0, 0, "FILE", NULL, CMD_LONGBENCH_SCORE, CMD_LONGBENCH_SCORE,
       "answers, JSON lines; may be given several times" },
-    { "official", 0, FLAG, AT(official), 0, 0, NULL, NULL, CMD_LONGBENCH_SCORE, 0,
-      "take the choice from the response by LongBench's own strict rule" },
+    { "official", 0, FLAG, AT(official), 0, 0, NULL, NULL, CMD_LONGBENCH_SCORE | CMD_LONGBENCH, 0,
+      "score: take the choice from the response by LongBench's own strict rule" },
+    { "data", 0, TEXT, AT(data), 0, 0, "FILE", NULL, ANSWERS_LONGBENCH | CMD_LONGBENCH_SCORE, ANSWERS_LONGBENCH,
+      "LongBench-v2's items, data.json or JSON lines; score names those without an answer" },
+    { "prompt", 0, CHOICE, AT(prompt_form), 0, 0, "reference|official", "reference", ANSWERS_LONGBENCH, 0,
+      "whose prompt: the plain text that CompactAttention was published with, or LongBench's own as a message of a chat" },
+    { "cot", 0, FLAG, AT(cot), 0, 0, NULL, NULL, ANSWERS_LONGBENCH, 0,
+      "official: let the model think first, then ask it for the letter" },
+    { "max-tokens", 'n', INTEGER, AT(answer_tokens), 1, U32, "N", "128", ANSWERS_LONGBENCH, 0, "tokens of an answer at most" },
+    { "cot-tokens", 0, INTEGER, AT(cot_tokens), 1, U32, "N", "1024", ANSWERS_LONGBENCH, 0, "tokens of --cot's thoughts at most" },
+    { "max-length", 0, INTEGER, AT(max_length), 0, U32, "N", NULL, ANSWERS_LONGBENCH, 0,
+      "cut longer prompts in the middle to N tokens; 0: never, those that do not fit are left out (default: 131072, official 120000, "
+      "at most what the context holds)" },
+    { "clean-spaces", 0, FLAG, AT(clean_spaces), 0, 0, NULL, NULL, ANSWERS_LONGBENCH, 0,
+      "take away spaces before . , ! ? n't 's and the like in cut prompts and answers, as Hugging Face's Llama-3 tokenizers do" },
+    { "shard", 0, TEXT, AT(shard), 0, 0, "I/N", "0/1", ANSWERS_LONGBENCH, 0,
+      "answer every N-th item of the file only, from the I-th on, counted from 0" },
+    { "limit", 0, INTEGER, AT(limit), 1, U32, "N", NULL, ANSWERS_LONGBENCH, 0, "answer the first N of the items chosen so" },
+    { "ids", 0, TEXT, AT(ids), 0, 0, "ID,ID,..", NULL, ANSWERS_LONGBENCH, 0, "answer these items only" },
+    { "difficulty", 0, CHOICE, AT(difficulty), 0, 0, "easy|hard", NULL, ANSWERS_LONGBENCH, 0,
+      "answer items of this difficulty only" },
+    { "length", 0, CHOICE, AT(item_length), 0, 0, "short|medium|long", NULL, ANSWERS_LONGBENCH, 0,
+      "answer items of this length only" },
+    { "domain", 0, TEXT, AT(domain), 0, 0, "NAME", NULL, ANSWERS_LONGBENCH, 0, "answer items of this domain only" },
     { "layer", 0, INTEGER, AT(layer), 0, U32, "N", NULL, CMD_INSPECT_MASK, 0,
       "the layer to look at, counted from 0 (default: the middle one)" },
     { "head", 0, INTEGER, AT(head), 0, U32, "N", "0", CMD_INSPECT_MASK, 0, "the query head to look at, counted from 0" },
@@ -85,9 +108,9 @@ static const struct spec specs[] = {
     { "length", 0, INTEGER, AT(length), 64, U32, "N", NULL, CMD_DEMO, 0, "use about the first N tokens of the text only" },
     { "chat", 0, FLAG, AT(chat), 0, 0, NULL, NULL, CMD_RUN, 0,
       "put the prompt into the model's chat template (default with -p or --ask)" },
-    { "chat-template", 0, TEXT, AT(chat_template), 0, 0, "NAME", NULL, CMD_RUN | CMD_CHAT, 0,
+    { "chat-template", 0, TEXT, AT(chat_template), 0, 0, "NAME", NULL, CMD_RUN | CMD_CHAT | ANSWERS_LONGBENCH, 0,
       "the chat template, where the model's own is none of qwen2.5, chatml, qwen3, llama-3, llama-3.1, gemma-2, gemma-3" },
-    { "thinking", 0, CHOICE, AT(thinking), 0, 0, "on|off", NULL, CMD_RUN | CMD_CHAT, 0,
+    { "thinking", 0, CHOICE, AT(thinking), 0, 0, "on|off", NULL, CMD_RUN | CMD_CHAT | ANSWERS_LONGBENCH, 0,
       "whether a model that can (qwen3) thinks before it answers (default: on)" },
     { "raw", 0, FLAG, AT(raw), 0, 0, NULL, NULL, CMD_RUN, 0, "continue the text as it is (default for a file alone)" },
     { "system", 0, TEXT, AT(system), 0, 0, "TEXT", NULL, CMD_CHAT, 0, "the system's message, before all others" },
@@ -111,6 +134,8 @@ static const struct spec specs[] = {
       "vt, cwe, fwe)" },
     { "lengths", 0, TEXT, AT(ruler_lengths), 0, 0, "N,N,..", "4096", MAKES_RULER | CMD_RULER_RUN, 0,
       "tokens of prompt and answer together" },
+    { "last-chunk", 0, CHOICE, AT(last_chunk), 0, 0, "merge|own", NULL, CMD_RULER_RUN | CMD_RULER | ANSWERS_LONGBENCH, 0,
+      "a last chunk that is shorter than the others joins the one before it, as published, or is one of its own (default: merge)" },
     { "samples", 0, INTEGER, AT(samples), 1, 1e6, "N", "25", MAKES_RULER | CMD_RULER_RUN, 0, "prompts of each task and length" },
     { "seed", 0, INTEGER, AT(data_seed), 0, U32, "S", "42", MAKES_RULER, 0, "seed of the prompts; published ones have 42" },
     { "template", 0, TEXT, AT(template), 0, 0, "NAME", NULL, MAKES_RULER, 0,
@@ -142,14 +167,16 @@ static const struct spec specs[] = {
     { "schedule", 0, CHOICE, AT(schedule), 0, 0, "fixed|cycle", "fixed", CMD_LATENCY, 0,
       "the same prompts in all runs, or the next ones in each" },
     { "methods", 0, TEXT, AT(methods), 0, 0, "M,M,..", NULL,
-      CMD_BENCH | CMD_BENCH_ATTENTION | CMD_DEMO | CMD_LATENCY | CMD_RULER_RUN | CMD_RULER, 0,
+      CMD_BENCH | CMD_BENCH_ATTENTION | CMD_DEMO | CMD_LATENCY | CMD_RULER_RUN | CMD_RULER | ANSWERS_LONGBENCH, 0,
       "dense, quoka, or SELECTOR+EXECUTOR, as flashprefill+auto; a lone executor goes with flashprefill, a lone selector with auto" },
     { "shape", 0, TEXTS, AT(shapes), 0, 0, "S", NULL, CMD_BENCH_ATTENTION | CMD_LATENCY, 0,
       "bench attention: q1024,kv32768,h32:8,d128 (,p64 for pages of 64 tokens), may be given several times; bench latency: a model "
       "without weights, by name (llama-3.1-8b) or its config.json" },
     { "keep", 0, TEXT, AT(keep), 0, 0, "F,F,..", NULL, CMD_BENCH_ATTENTION | CMD_LATENCY, 0,
       "compactattn over these shares of the past, too" },
-    { "sweep", 0, TEXTS, AT(sweeps), 0, 0, "M:O=V,..", NULL, CMD_BENCH_QUALITY | CMD_RULER_RUN | CMD_RULER, 0,
+    { "no-check", 0, FLAG, AT(no_check), 0, 0, NULL, NULL, CMD_BENCH_ATTENTION, 0,
+      "do not compare the output with double precision, which takes about a second for each row at 128K tokens" },
+    { "sweep", 0, TEXTS, AT(sweeps), 0, 0, "M:O=V,..", NULL, CMD_BENCH_QUALITY | CMD_RULER_RUN | CMD_RULER | ANSWERS_LONGBENCH, 0,
       "a method and the values of one of its options, as auto:alpha=0.05,0.1; may be given several times" },
     { "runs", 0, INTEGER, AT(runs), 1, 1000, "N", "3", CMD_BENCH | CMD_BENCH_ATTENTION | CMD_BENCH_QUALITY, 0,
       "measured runs of each; the median counts (attention: the best)" },
@@ -204,7 +231,7 @@ static const struct spec specs[] = {
     { "extend", 0, TEXT, AT(extend), 0, 0, "yarn:F", NULL, METHODS, 0,
       "read F times further than the model was trained for: yarn:F or linear:F" },
     { "threads", 0, INTEGER, AT(threads), 0, 4096, "N", "0", SELECTION | CMD_DOCTOR, 0, "threads; 0 = all" },
-    { "isa", 0, CHOICE, AT(isa), 0, 0, "auto|avx512bf16|avx512|avx2|scalar", "auto", SELECTION | CMD_DOCTOR, 0,
+    { "isa", 0, CHOICE, AT(isa), 0, 0, "auto|avx512bf16|avx512|avx2|neonbf16|neon|scalar", "auto", SELECTION | CMD_DOCTOR, 0,
       "cap of the kernels' instruction set" },
     { "jsonl", 0, FLAG, AT(jsonl), 0, 0, NULL, NULL, CMD_TOKENIZE, 0,
       "one JSON string a line in, one JSON array of ids a line out" },

@@ -18,7 +18,8 @@ struct options {
     const char *chat_template, *thinking;
     const char *selector, *executor, *isa, *gate, *threshold, *last_scope, *keep, *system, *save_cache, *load_cache, *extend;
     const char *mode, *schedule, *data, *task, *tokenizer, *grid_lengths, *batches, *chunk_list, *thread_list;
-    const char *tasks, *template, *profile, *essay, *squad, *hotpotqa, *ruler_lengths, *own_tasks;
+    const char *tasks, *template, *profile, *essay, *squad, *hotpotqa, *ruler_lengths, *own_tasks, *last_chunk;
+    const char *prompt_form, *shard, *ids, *difficulty, *item_length, *domain;
     struct texts shapes, sweeps, stops, predictions;
     int64_t max_tokens, seed, context, chunk, page, threads;
     int64_t sink, window, min_budget, last_dense, last_mute, heads_per_row, qblocks_per_row, dense_prefix, dense_tail;
@@ -27,12 +28,13 @@ struct options {
     int64_t model_layers, grid_runs, grid_warmup;
     int64_t layer, head, chunk_index, chunks;
     int64_t samples, data_seed;
+    int64_t max_length, limit, answer_tokens, cot_tokens;
     const char *selectors, *layers;
     double recall;
     double temperature, top_p, alpha, depth, query_ratio, kv_ratio, head_worth, qblock_worth, whole;
     const char *words[2]; /* what stands without an option; as many as the command takes */
-    bool tune, free_max, relative, bare, sparse_first;
-    bool official;
+    bool tune, free_max, relative, bare, sparse_first, no_check;
+    bool official, cot, clean_spaces;
     bool help, json, stats, dry_run, progress, chat, raw, jsonl, decode, parse_special, no_bos;
 };
 
@@ -65,6 +67,7 @@ enum {
     CMD_LONGBENCH = 1 << 19,
     CMD_LONGBENCH_SCORE = 1 << 20,
     CMD_LATENCY = 1 << 21,
+    CMD_LONGBENCH_RUN = 1 << 22,
     CMD_CONVERT = 1 << 8,
     CMD_INSPECT_MASK = 1 << 9,
     CMD_INSPECT_RECALL = 1 << 10

@@ -47,6 +47,25 @@ int sweep_add(const struct command *command, const struct options *options, cons
     }
 }
 
+int sweep_choose(const struct command *command, const struct options *options, const char *fallback, struct sweep *entries,
+                 size_t cap, size_t *n)
+{
+    struct method list[METHOD_MAX];
+    size_t n_list = 0;
+    const bool only_sweeps = options->sweeps.n > 0 && !options->methods && !options->selector && !options->executor;
+    int code = only_sweeps ? EXIT_DONE : method_choose_list(options, fallback, list, &n_list);
+    for (size_t i = 0; i < n_list && code == EXIT_DONE; i++) code = sweep_add(command, options, list[i].name, entries, cap, n);
+    for (size_t i = 0; i < options->sweeps.n && code == EXIT_DONE; i++)
+        code = sweep_add(command, options, options->sweeps.items[i], entries, cap, n);
+    for (size_t i = 0; i < *n && code == EXIT_DONE; i++) {
+        const struct sweep *a = &entries[i];
+        for (const struct sweep *b = entries; b < a && code == EXIT_DONE; b++)
+            if (strcmp(a->method.name, b->method.name) == 0 && strcmp(a->setting, b->setting) == 0)
+                code = usage_error("method %s%s%s is listed twice", a->method.name, *a->setting ? "," : "", a->setting);
+    }
+    return code;
+}
+
 /* A float as the decimal number that was meant: 0.12F is 0.12. */
 static json_t *decimal(float value)
 {

@@ -19,6 +19,11 @@ struct sweep {
 int sweep_add(const struct command *command, const struct options *options, const char *text, struct sweep *entries, size_t cap,
               size_t *n);
 
+/* The methods to compare: those of --methods (or of --selector and --executor, or the fallback list), and what --sweep adds; with --sweep
+ * alone only that. Each once, in entries[0..*n). Returns an exit code. */
+int sweep_choose(const struct command *command, const struct options *options, const char *fallback, struct sweep *entries,
+                 size_t cap, size_t *n);
+
 /* All settings that matter for what a method computes, as the session has them; cost is left out. NULL when memory is short. */
 json_t *sweep_settings(const ca_session_opt *opt);
 

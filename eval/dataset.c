@@ -86,7 +86,7 @@ static const char *take_row(void *user, size_t line, const json_t *row)
     const json_t *index = json_object_get(row, "index"), *length = json_object_get(row, "length");
     const char *input = json_string_value(json_object_get(row, "input"));
     const char *prefix = json_string_value(json_object_get(row, "answer_prefix"));
-    if (!input) return "no text \"input\"";
+    if (!input || !*input) return "no text \"input\"";
     if (!prefix && (!json_is_integer(index) || json_integer_value(index) < 0)) return "no whole number \"index\"";
     struct dataset_row one = { .index = prefix ? line - 1 : (size_t)json_integer_value(index) };
     if (is_known(out, one.index)) {
@@ -120,7 +120,8 @@ int dataset_read(const char *path, struct dataset *out)
     struct reading reading = { .out = out };
     *out = (struct dataset){ 0 };
     const int code = dataset_lines(path, take_row, &reading, &out->n_bad);
-    if (code == EXIT_DONE && out->n_rows == 0) return fail("%s: no line can be used", path);
+    if (code == EXIT_DONE && out->n_rows == 0)
+        return fail("%s: %s", path, out->n_bad > 0 ? "no line can be used" : "holds no rows");
     return code;
 }
 

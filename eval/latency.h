@@ -70,6 +70,10 @@ struct latency_job {
 /* Reads the batch, chunk by chunk for every sequence in turn, and adds what was measured to the row. */
 ca_status latency_run(const struct latency_job *job, json_t *row);
 
+/* Floating-point operations in 1e9 of the first n tokens of a prompt: matrix products, which grow with n, and attention, which grows with
+ * n * n (in layers with a window up to its length), over the share keep of the keys. For estimates. */
+double latency_gflop(const ca_model_info *info, double n, double keep);
+
 /* Bytes that the process holds now, and bytes that are left to it; 0 where the system does not say. */
 uint64_t latency_resident(void);
 uint64_t latency_available(void);

@@ -31,6 +31,16 @@ uint64_t latency_available(void)
     return memory_line("/proc/meminfo", "MemAvailable:");
 }
 
+double latency_gflop(const ca_model_info *info, double n, double keep)
+{
+    const double attn = (double)info->n_heads * info->head_dim, kv = (double)info->n_kv_heads * info->head_dim;
+    const double ffn = info->n_experts > 0 ? (double)info->experts_per_token * info->expert_ffn : info->ffn;
+    const double token = info->hidden * (2 * attn + 2 * kv + 3 * ffn + info->n_experts) * info->n_layers; /* multiplications */
+    const double window = info->n_sliding > 0 && info->window < n ? info->window : n;
+    const double whole = n * n / 2 * keep, near = window * window / 2 + (n - window) * window; /* (query, key) pairs */
+    return 2e-9 * (token * n + 2 * attn * (whole * (info->n_layers - info->n_sliding) + near * info->n_sliding));
+}
+
 /* Lets the high-water mark start anew; false where the system does not. */
 static bool reset_peak(void)
 {

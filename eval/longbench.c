@@ -111,12 +111,11 @@ static int stripped_letter(const char *text)
     return found && !*skip_space(text + 1) ? found : 0;
 }
 
-/* Ids are compared as texts. */
-static bool id_text(const json_t *id, char *out, size_t cap)
+bool longbench_id(const json_t *id, char out[LONGBENCH_ID])
 {
-    if (json_is_integer(id)) return snprintf(out, cap, "%lld", (long long)json_integer_value(id)) > 0;
+    if (json_is_integer(id)) return snprintf(out, LONGBENCH_ID, "%lld", (long long)json_integer_value(id)) > 0;
     const char *text = json_string_value(id);
-    return text && *text && (size_t)snprintf(out, cap, "%s", text) < cap;
+    return text && *text && snprintf(out, LONGBENCH_ID, "%s", text) < LONGBENCH_ID;
 }
 
 static bool count_domain(struct longbench_scores *scores, const char *domain, bool right)
@@ -146,35 +145,46 @@ static int bucket_of(const char *word, int first, const char *const *names, int 
 
 static const char *const metrics[LONGBENCH_BUCKETS] = { "overall", "easy", "hard", "short", "medium", "long" };
 
+const char *longbench_read_labels(const json_t *row, struct longbench_labels *out)
+{
+    const char *answer = json_string_value(json_object_get(row, "answer"));
+    *out = (struct longbench_labels){
+        .answer = answer ? stripped_letter(answer) : 0,
+        .difficulty = bucket_of(json_string_value(json_object_get(row, "difficulty")), LONGBENCH_EASY, metrics + LONGBENCH_EASY, 2),
+        .length = bucket_of(json_string_value(json_object_get(row, "length")), LONGBENCH_SHORT, metrics + LONGBENCH_SHORT, 3),
+        .domain = json_string_value(json_object_get(row, "domain")),
+    };
+    if (!out->answer) return "\"answer\" is none of A, B, C, D";
+    if (out->difficulty < 0) return "\"difficulty\" is neither easy nor hard";
+    if (out->length < 0) return "\"length\" is none of short, medium, long";
+    return out->domain ? NULL : "no text \"domain\"";
+}
+
 const char *longbench_add(struct longbench_scores *scores, const json_t *row, bool official)
 {
-    char id[128];
-    const char *answer = json_string_value(json_object_get(row, "answer"));
+    char id[LONGBENCH_ID];
+    struct longbench_labels labels;
     const char *given = json_string_value(json_object_get(row, "pred_answer"));
     const char *response = json_string_value(json_object_get(row, "response"));
-    const char *domain = json_string_value(json_object_get(row, "domain"));
-    if (!id_text(json_object_get(row, "_id"), id, sizeof id)) return "no \"_id\", a text or a whole number";
-    const int truth = answer ? stripped_letter(answer) : 0;
-    if (!truth) return "\"answer\" is none of A, B, C, D";
+    if (!longbench_id(json_object_get(row, "_id"), id)) return "no \"_id\", a text or a whole number";
+    const char *why = longbench_read_labels(row, &labels);
+    if (why) return why;
     if (!response && (official || !given)) return "no text \"response\"";
-    const int difficulty = bucket_of(json_string_value(json_object_get(row, "difficulty")), LONGBENCH_EASY,
-                                     metrics + LONGBENCH_EASY, 2);
-    const int length = bucket_of(json_string_value(json_object_get(row, "length")), LONGBENCH_SHORT, metrics + LONGBENCH_SHORT, 3);
-    if (difficulty < 0) return "\"difficulty\" is neither easy nor hard";
-    if (length < 0) return "\"length\" is none of short, medium, long";
-    if (!domain) return "no text \"domain\"";
     if (!scores->ids) scores->ids = json_object();
     if (!scores->domains) scores->domains = json_object();
     if (!scores->ids || !scores->domains) return "no memory for the row";
-    if (json_object_get(scores->ids, id)) return NULL;
+    if (json_object_get(scores->ids, id)) {
+        scores->repeated++;
+        return NULL;
+    }
 
     const int choice = given && !official ? stripped_letter(given) : longbench_choice(response, official);
-    const bool right = choice == truth;
-    if (choice < 0 || json_object_set_new(scores->ids, id, json_true()) != 0 || !count_domain(scores, domain, right))
+    const bool right = choice == labels.answer;
+    if (choice < 0 || json_object_set_new(scores->ids, id, json_true()) != 0 || !count_domain(scores, labels.domain, right))
         return "no memory for the row";
     count(&scores->buckets[LONGBENCH_OVERALL], right);
-    count(&scores->buckets[difficulty], right);
-    count(&scores->buckets[length], right);
+    count(&scores->buckets[labels.difficulty], right);
+    count(&scores->buckets[labels.length], right);
     scores->nulls += choice == 0;
     return NULL;
 }

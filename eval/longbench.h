@@ -12,6 +12,20 @@ int longbench_choice(const char *response, bool official);
 
 enum { LONGBENCH_OVERALL, LONGBENCH_EASY, LONGBENCH_HARD, LONGBENCH_SHORT, LONGBENCH_MEDIUM, LONGBENCH_LONG, LONGBENCH_BUCKETS };
 
+/* An id as it is compared: a text, or a whole number as text. False when it is neither, empty or too long. */
+enum { LONGBENCH_ID = 128 };
+bool longbench_id(const json_t *id, char out[LONGBENCH_ID]);
+
+/* What answers are counted by. */
+struct longbench_labels {
+    int answer;             /* 'A' to 'D' */
+    int difficulty, length; /* buckets */
+    const char *domain;     /* borrowed */
+};
+
+/* The labels of an item, or of its answer's row. Returns why it has none (static text), NULL when it has. */
+const char *longbench_read_labels(const json_t *row, struct longbench_labels *out);
+
 struct longbench_bucket {
     size_t n, right;
 };
@@ -20,6 +34,7 @@ struct longbench_bucket {
 struct longbench_scores {
     struct longbench_bucket buckets[LONGBENCH_BUCKETS];
     size_t nulls;    /* responses without a choice */
+    size_t repeated; /* rows passed over: their _id was counted before */
     json_t *ids;     /* of rows counted */
     json_t *domains; /* name: [n, right] */
 };

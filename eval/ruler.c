@@ -17,19 +17,19 @@
 #define GENERATOR "ruler-1"
 
 const struct ruler_task ruler_tasks[RULER_TASKS] = {
-    { "niah_single_1", 128, false, false, NULL },
-    { "niah_single_2", 128, false, true, NULL },
-    { "niah_single_3", 128, false, true, NULL },
-    { "niah_multikey_1", 128, false, true, NULL },
-    { "niah_multikey_2", 128, false, false, NULL },
-    { "niah_multikey_3", 128, false, false, NULL },
-    { "niah_multivalue", 128, false, true, NULL },
-    { "niah_multiquery", 128, false, true, NULL },
-    { "vt", 30, false, false, NULL },
-    { "cwe", 120, false, false, NULL },
-    { "fwe", 50, false, false, NULL },
-    { "qa_1", 32, true, false, "--squad" },
-    { "qa_2", 32, true, false, "--hotpotqa" },
+    { "niah_single_1", 128, false, false, true, NULL },
+    { "niah_single_2", 128, false, true, true, NULL },
+    { "niah_single_3", 128, false, true, true, NULL },
+    { "niah_multikey_1", 128, false, true, true, NULL },
+    { "niah_multikey_2", 128, false, false, true, NULL },
+    { "niah_multikey_3", 128, false, false, false, NULL },
+    { "niah_multivalue", 128, false, true, true, NULL },
+    { "niah_multiquery", 128, false, true, true, NULL },
+    { "vt", 30, false, false, false, NULL },
+    { "cwe", 120, false, false, true, NULL },
+    { "fwe", 50, false, false, false, NULL },
+    { "qa_1", 32, true, false, false, "--squad" },
+    { "qa_2", 32, true, false, false, "--hotpotqa" },
 };
 
 static const struct wrapper {
@@ -144,6 +144,11 @@ int ruler_parse_lengths(const char *list, size_t lengths[RULER_LENGTHS], size_t 
     }
 }
 
+void ruler_key(size_t length, const char *task, char key[RULER_KEY])
+{
+    (void)snprintf(key, RULER_KEY, "%zu/%s", length, task);
+}
+
 /* synthetic/LENGTH/data/TASK/validation.jsonl */
 static bool file_name(size_t length, const char *task, char name[RULER_PATH])
 {
@@ -162,7 +167,7 @@ struct filling {
     const char *root;
     const struct ruler_source *source;
     const ca_tokenizer *tokenizer;
-    json_t *settings, *files, *inputs; /* files, inputs: of the manifest's note */
+    json_t *settings, *files, *inputs, *skipped; /* all but the first: of the manifest's note */
     struct words *words;
     struct essay essay;
     struct questions squad, hotpotqa;
@@ -170,6 +175,7 @@ struct filling {
     char label[96];
     double done, total; /* rows */
     FILE *out;          /* the file being written */
+    struct ruler_made *made;
 };
 
 static int count_tokens(void *context, const char *text, size_t n, size_t *tokens)
@@ -212,17 +218,14 @@ static int hash_tokenizer(const ca_tokenizer *tokenizer, char hex[LEDGER_HASH])
 static int make_settings(struct filling *filling)
 {
     const struct ruler_source *source = filling->source;
-    char tokenizer[LEDGER_HASH], essay[LEDGER_HASH], path[RULER_PATH];
-    if (!essay_path(source->essay, path, sizeof path))
-        return fail("data/ruler/essay.txt.gz is missing: it belongs to the installation");
-    int code = hash_tokenizer(filling->tokenizer, tokenizer);
-    if (code == EXIT_DONE) code = ledger_hash(path, essay);
+    char tokenizer[LEDGER_HASH];
+    const int code = hash_tokenizer(filling->tokenizer, tokenizer);
     if (code != EXIT_DONE) return code;
-    filling->settings = json_pack("{s:s, s:s, s:s, s:{s:s, s:s}, s:I, s:I, s:s, s:s, s:{s:s}}", "generator", GENERATOR, "profile",
+    filling->settings = json_pack("{s:s, s:s, s:s, s:{s:s, s:s}, s:I, s:I, s:s, s:{s:s}}", "generator", GENERATOR, "profile",
                                   source->profile == RULER_UPSTREAM ? "ruler-upstream" : "ruler-ref", "tokenizer", tokenizer,
                                   "wrapper", "name", source->wrapper_name ? source->wrapper_name : "", "text", source->wrapper,
                                   "seed", (json_int_t)source->seed, "samples", (json_int_t)source->n_samples, "haystack",
-                                  source->essay ? "essay" : "public-domain", "essay", essay, "note", "version", ca_version());
+                                  source->essay ? "essay" : "public-domain", "note", "version", ca_version());
     return filling->settings ? EXIT_DONE : fail("%s: no memory for its manifest, or the template is no UTF-8 text", filling->root);
 }
 
@@ -241,7 +244,7 @@ static int add_note(struct filling *filling, const char *object, const char *key
     return code;
 }
 
-/* The questions' file must be the one that the root's other files were made from. */
+/* A file that the task reads must be the one that the root's other files were made from. */
 static int check_input(struct filling *filling, const char *option, const char *path)
 {
     char hash[LEDGER_HASH];
@@ -265,6 +268,7 @@ static int read_manifest(struct filling *filling)
     const json_t *told = json_object_get(manifest, "note");
     filling->files = json_incref(json_object_get(told, "files"));
     filling->inputs = json_incref(json_object_get(told, "inputs"));
+    filling->skipped = json_incref(json_object_get(told, "skipped"));
     json_decref(manifest);
     return EXIT_DONE;
 }
@@ -307,7 +311,7 @@ static int open_inputs(struct filling *filling, size_t task)
 {
     const struct ruler_source *source = filling->source;
     int code = EXIT_DONE;
-    if (!filling->words && !(filling->words = words_open(source->seed))) return EXIT_FAILED;
+    if (ruler_tasks[task].words && !filling->words && !(filling->words = words_open(source->seed))) return EXIT_FAILED;
     if (ruler_tasks[task].essay && !filling->essay.n_words) code = essay_read(source->essay, &filling->essay);
     const bool squad = strcmp(ruler_tasks[task].name, "qa_1") == 0;
     struct questions *questions = squad ? &filling->squad : &filling->hotpotqa;
@@ -316,10 +320,34 @@ static int open_inputs(struct filling *filling, size_t task)
     return code;
 }
 
+static int skip(struct ruler_made *made, size_t length, size_t task, const char *why)
+{
+    char key[RULER_KEY];
+    ruler_key(length, ruler_tasks[task].name, key);
+    note("%s is skipped at %zu tokens: %s", ruler_tasks[task].name, length, why);
+    return json_object_set_new(made->skipped, key, json_string(why)) == 0 ? EXIT_DONE : fail("no memory for what is skipped");
+}
+
+/* A task that does not fit the length leaves nothing but its reason, in the manifest. path: of its file. */
+static int leave_hole(struct filling *filling, size_t task, size_t length, char *path, const char *why)
+{
+    char key[RULER_KEY];
+    ruler_key(length, ruler_tasks[task].name, key);
+    for (char *slash; (slash = strrchr(path, '/')) && slash > path;) { /* the folders that were made for it */
+        *slash = '\0';
+        if (rmdir(path) != 0) break;
+    }
+    progress_end(&filling->progress);
+    const int code = skip(filling->made, length, task, why);
+    return code == EXIT_DONE ? add_note(filling, "skipped", key, why) : code;
+}
+
 /* Into a second file, which takes the name when it is whole. */
 static int make_file(struct filling *filling, size_t task, size_t length, const char *name)
 {
     const struct ruler_source *source = filling->source;
+    const double before = filling->done;
+    const char *why = NULL;
     char path[RULER_PATH], part[RULER_PATH + 8], hash[LEDGER_HASH];
     if (!ruler_data_path(filling->root, length, ruler_tasks[task].name, path)) return fail("%s: too long a path", filling->root);
     (void)snprintf(part, sizeof part, "%s.part", path);
@@ -339,14 +367,21 @@ static int make_file(struct filling *filling, size_t task, size_t length, const 
         .counter = { count_tokens, (void *)(uintptr_t)filling->tokenizer }, /* count_tokens does not change it */
         .pool = { filling->words, &filling->essay, &filling->squad, &filling->hotpotqa },
         .cancel = &interrupt_flag,
+        .too_short = &why,
     };
     code = ruler_make_rows(&job, write_row, filling);
     const bool failed = ferror(filling->out) != 0, closed = fclose(filling->out) == 0;
     if (code == EXIT_DONE && (failed || !closed || rename(part, path) != 0))
         code = fail("%s: cannot be written (%s)", path, strerror(errno));
     if (code != EXIT_DONE) (void)remove(part);
+    if (code == RULER_TOO_SHORT) {
+        filling->done = before;
+        filling->total -= (double)source->n_samples;
+        return leave_hole(filling, task, length, path, why);
+    }
     if (code == EXIT_DONE) code = ledger_hash(path, hash);
-    return code == EXIT_DONE ? add_note(filling, "files", name, hash) : code;
+    if (code == EXIT_DONE) code = add_note(filling, "files", name, hash);
+    return code;
 }
 
 /* Whether the file is there as the manifest has it. One that the manifest does not know was cut short by a stop: it is made again. */
@@ -361,6 +396,14 @@ static int check_file(const struct filling *filling, const char *name, const cha
     return fail("%s: is not what %s/manifest.json says: remove the file to have it made again", path, filling->root);
 }
 
+/* Why an earlier call has found that the task does not fit the length; NULL: it has not. */
+static const char *known_hole(const struct filling *filling, size_t length, size_t task)
+{
+    char key[RULER_KEY];
+    ruler_key(length, ruler_tasks[task].name, key);
+    return json_string_value(json_object_get(filling->skipped, key));
+}
+
 /* Calls for what is missing; counts only when make is false. */
 static int visit_files(struct filling *filling, unsigned tasks, const size_t *lengths, size_t n_lengths, bool make)
 {
@@ -373,30 +416,44 @@ static int visit_files(struct filling *filling, unsigned tasks, const size_t *le
             if (!file_name(lengths[l], ruler_tasks[t].name, name) ||
                 !ruler_data_path(filling->root, lengths[l], ruler_tasks[t].name, path))
                 return fail("%s: too long a path", filling->root);
+            const char *why = known_hole(filling, lengths[l], t);
             code = check_file(filling, name, path, &there);
-            if (code == EXIT_DONE && !there && make) code = make_file(filling, t, lengths[l], name);
+            if (code == EXIT_DONE && !there && make)
+                code = why ? skip(filling->made, lengths[l], t, why) : make_file(filling, t, lengths[l], name);
             if (code != EXIT_DONE) return code;
-            if (!there && !make) filling->total += (double)filling->source->n_samples;
+            if (!there && !make && !why) filling->total += (double)filling->source->n_samples;
         }
     }
     return EXIT_DONE;
 }
 
-/* Of a root that others made: the tasks with a file for every length. */
-static int find_prebuilt(const char *root, unsigned tasks, const size_t *lengths, size_t n_lengths, unsigned *made)
+/* What is there in the end. */
+static void count_files(const char *root, unsigned tasks, const size_t *lengths, size_t n_lengths, struct ruler_made *made)
 {
     char path[RULER_PATH];
-    *made = 0;
     for (size_t t = 0; t < RULER_TASKS; t++) {
-        size_t l = 0;
-        while (l < n_lengths && ruler_data_path(root, lengths[l], ruler_tasks[t].name, path) && access(path, R_OK) == 0) l++;
-        if (l == n_lengths) *made |= tasks & 1U << t;
+        for (size_t l = 0; l < n_lengths && (tasks >> t & 1); l++) {
+            if (!ruler_data_path(root, lengths[l], ruler_tasks[t].name, path) || access(path, R_OK) != 0) continue;
+            made->tasks |= 1U << t;
+            made->n_files++;
+        }
     }
-    if (!*made) return fail("%s: has no manifest.json, so it is left as it is, and no rows of these tasks and lengths", root);
+}
+
+/* Of a root that others made. */
+static int find_prebuilt(const char *root, unsigned tasks, const size_t *lengths, size_t n_lengths, struct ruler_made *made)
+{
+    char path[RULER_PATH];
+    int code = EXIT_DONE;
+    count_files(root, tasks, lengths, n_lengths, made);
+    if (!made->tasks) return fail("%s: has no manifest.json, so it is left as it is, and no rows of these tasks and lengths", root);
     for (size_t t = 0; t < RULER_TASKS; t++) {
-        if ((tasks & ~*made) >> t & 1) note("%s is skipped: %s does not have its rows for all lengths", ruler_tasks[t].name, root);
+        if ((tasks & ~made->tasks) >> t & 1) note("%s is skipped: %s does not have its rows", ruler_tasks[t].name, root);
+        for (size_t l = 0; l < n_lengths && (made->tasks >> t & 1) && code == EXIT_DONE; l++)
+            if (!ruler_data_path(root, lengths[l], ruler_tasks[t].name, path) || access(path, R_OK) != 0)
+                code = skip(made, lengths[l], t, "the data's folder does not have its rows");
     }
-    return EXIT_DONE;
+    return code;
 }
 
 static unsigned leave_out(const struct ruler_source *source, unsigned tasks)
@@ -410,19 +467,33 @@ static unsigned leave_out(const struct ruler_source *source, unsigned tasks)
     return tasks;
 }
 
-static int fill_root(struct filling *filling, unsigned tasks, const size_t *lengths, size_t n_lengths, bool quiet)
+/* The files that the tasks at hand are made from, and no others. */
+static int check_inputs(struct filling *filling, unsigned tasks)
 {
     const struct ruler_source *source = filling->source;
+    char path[RULER_PATH];
+    int code = EXIT_DONE;
+    bool essay = false;
+    for (size_t t = 0; t < RULER_TASKS && code == EXIT_DONE; t++) {
+        const char *needs = ruler_tasks[t].needs_data;
+        if (!(tasks >> t & 1)) continue;
+        essay |= ruler_tasks[t].essay;
+        if (needs) code = check_input(filling, needs, strcmp(needs, "--squad") == 0 ? source->squad : source->hotpotqa);
+    }
+    if (code != EXIT_DONE || !essay) return code;
+    if (!essay_path(source->essay, path, sizeof path))
+        return fail("data/ruler/essay.txt.gz is missing: it belongs to the installation");
+    return check_input(filling, "--essay", path);
+}
+
+static int fill_root(struct filling *filling, unsigned tasks, const size_t *lengths, size_t n_lengths, bool quiet)
+{
     int code = make_settings(filling);
     if (code == EXIT_DONE) code = ledger_begin(filling->root, filling->settings);
     if (code == EXIT_DONE) code = read_manifest(filling);
-    for (size_t t = 0; t < RULER_TASKS && code == EXIT_DONE; t++) {
-        const char *needs = ruler_tasks[t].needs_data;
-        if (needs && (tasks >> t & 1))
-            code = check_input(filling, needs, strcmp(needs, "--squad") == 0 ? source->squad : source->hotpotqa);
-    }
+    if (code == EXIT_DONE) code = check_inputs(filling, tasks);
     if (code == EXIT_DONE) code = visit_files(filling, tasks, lengths, n_lengths, false);
-    if (code != EXIT_DONE || filling->total == 0) return code;
+    if (code != EXIT_DONE) return code;
     progress_begin(&filling->progress, filling->label, quiet ? PROGRESS_OFF : progress_style(false, PROGRESS_LINES));
     filling->progress.unit = "rows";
     code = visit_files(filling, tasks, lengths, n_lengths, true);
@@ -432,19 +503,23 @@ static int fill_root(struct filling *filling, unsigned tasks, const size_t *leng
 }
 
 int ruler_make_data(const char *root, const struct ruler_source *source, const ca_tokenizer *tokenizer, unsigned tasks,
-                    const size_t *lengths, size_t n_lengths, bool quiet, unsigned *made)
+                    const size_t *lengths, size_t n_lengths, bool quiet, struct ruler_made *made)
 {
     char manifest[RULER_PATH], data[RULER_PATH];
-    *made = 0;
+    *made = (struct ruler_made){ .skipped = json_object() };
+    if (!made->skipped) return fail("no memory for what is skipped");
     if ((size_t)snprintf(manifest, sizeof manifest, "%s/manifest.json", root) >= sizeof manifest ||
         (size_t)snprintf(data, sizeof data, "%s/synthetic", root) >= sizeof data)
         return fail("%s: too long a path", root);
     if (access(manifest, F_OK) != 0 && access(data, F_OK) == 0) return find_prebuilt(root, tasks, lengths, n_lengths, made);
     tasks = leave_out(source, tasks);
     if (!tasks) return fail("no task is left to make rows for");
-    struct filling filling = { .root = root, .source = source, .tokenizer = tokenizer };
-    const int code = fill_root(&filling, tasks, lengths, n_lengths, quiet);
-    if (code == EXIT_DONE) *made = tasks;
+    struct filling filling = { .root = root, .source = source, .tokenizer = tokenizer, .made = made };
+    int code = fill_root(&filling, tasks, lengths, n_lengths, quiet);
+    if (code == EXIT_DONE) {
+        count_files(root, tasks, lengths, n_lengths, made);
+        if (made->n_files == 0) code = fail("%s: nothing is written, no task fits its length", root);
+    }
     words_close(filling.words);
     essay_free(&filling.essay);
     questions_free(&filling.squad);
@@ -452,5 +527,6 @@ int ruler_make_data(const char *root, const struct ruler_source *source, const c
     json_decref(filling.settings);
     json_decref(filling.files);
     json_decref(filling.inputs);
+    json_decref(filling.skipped);
     return code;
 }

@@ -3,6 +3,7 @@
 #define EVAL_RULER_H
 
 #include <compactattn/tokenizer.h>
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,6 +15,7 @@ struct ruler_task {
     unsigned new_tokens;    /* of the answer */
     bool part;              /* scored by string_match_part: any reference counts */
     bool essay;             /* needs an essay */
+    bool words;             /* needs the word lists */
     const char *needs_data; /* "--squad", "--hotpotqa", or NULL */
 };
 
@@ -48,11 +50,22 @@ int ruler_parse_lengths(const char *list, size_t lengths[RULER_LENGTHS], size_t 
 /* ROOT/synthetic/LENGTH/data/TASK/validation.jsonl; false when too long. */
 bool ruler_data_path(const char *root, size_t length, const char *task, char path[RULER_PATH]);
 
+/* What a data root has of what was asked for. */
+struct ruler_made {
+    unsigned tasks;  /* with a file for at least one length */
+    size_t n_files;  /* at least one after EXIT_DONE */
+    json_t *skipped; /* "512/vt": why there is no file; of tasks that have a file elsewhere or do not fit anywhere. Owned */
+};
+
+/* "512/vt", as holes of a grid are called in manifests. */
+enum { RULER_KEY = 64 };
+void ruler_key(size_t length, const char *task, char key[RULER_KEY]);
+
 /* Makes the files of these tasks (bit t = ruler_tasks[t]) and lengths that are not there yet, with progress and Ctrl-C, and checks those
- * that are there against ROOT/manifest.json. Tasks whose data is missing are named and left out of *made. A root without manifest.json
- * that has files is somebody else's (prebuilt): nothing is written, *made = the tasks that have a file for every length.
- * Returns an exit code. */
+ * that are there against ROOT/manifest.json. Tasks whose data is missing, and tasks that do not fit a length, are named and left out;
+ * the latter are in the manifest's note ("skipped"), too. A root without manifest.json that has files is somebody else's (prebuilt):
+ * nothing is written. Returns an exit code: not EXIT_DONE when there is no file at all. */
 int ruler_make_data(const char *root, const struct ruler_source *source, const ca_tokenizer *tokenizer, unsigned tasks,
-                    const size_t *lengths, size_t n_lengths, bool quiet, unsigned *made);
+                    const size_t *lengths, size_t n_lengths, bool quiet, struct ruler_made *made);
 
 #endif

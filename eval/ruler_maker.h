@@ -49,6 +49,8 @@ bool maker_upstream(const struct maker *maker);
 int maker_count(const struct maker *maker, const struct text *text, size_t *tokens);
 /* "TASK, LENGTH tokens: ..". Returns EXIT_FAILED. */
 int maker_fail(const struct maker *maker, const char *what);
+/* The task does not fit the length; why is static text. Returns RULER_TOO_SHORT. */
+int maker_too_short(const struct maker *maker, const char *why);
 /* EXIT_DONE, or the failure of a prompt that ran out of memory. */
 int maker_check(const struct maker *maker, const struct prompt *prompt);
 

@@ -8,7 +8,9 @@
 #include "eval/ledger.h"
 #include "eval/ruler_score.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +35,9 @@ struct work {
     size_t n_cells;
     char (*names)[RULER_NAME];
     json_t *left_out; /* "4096/vt": rows that do not fit */
+    json_t *holes;    /* "512/vt": why the data has no such file; NULL when it does not say */
+    json_t *skipped;  /* those of them that were asked for */
+    uint32_t chunk;   /* of the method at work, when a short last one is merged; else 0 */
     struct progress progress;
     char label[RULER_NAME + 64];
     double done, total; /* tokens of prompts and answers */
@@ -44,6 +49,18 @@ void ruler_name(const struct sweep *sweep, char name[RULER_NAME])
     snprintf(name, RULER_NAME, "%s%s%s", sweep->method.name, *sweep->setting ? "," : "", sweep->setting);
     for (char *c = name; *c; c++)
         if (*c == '/') *c = '_'; /* of a file name in the setting */
+}
+
+void ruler_tell_strangers(const char *folder)
+{
+    char path[RULER_PATH];
+    DIR *dir = snprintf(path, sizeof path, "%s/synthetic", folder) < RULER_PATH ? opendir(path) : NULL;
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        const char *name = entry->d_name;
+        if (*name == '.' || (*name != '0' && strspn(name, "0123456789") == strlen(name))) continue;
+        note("%s/%s: not a length in tokens; it is left out", path, name);
+    }
+    if (dir) closedir(dir);
 }
 
 int ruler_manifest(const char *root, json_t **out)
@@ -66,50 +83,61 @@ static bool answers_name(const struct work *work, size_t method, const struct ce
 /* ---- what belongs into one folder ---- */
 
 /* The data's settings as its manifest has them, without the number of samples, which may grow. */
-static int data_settings(const char *root, json_t **out)
+static int data_settings(const char *root, json_t **out, json_t **holes)
 {
     const int code = ruler_manifest(root, out);
     if (code != EXIT_DONE) return code;
+    json_decref(*holes);
+    *holes = json_incref(json_object_get(json_object_get(*out, "note"), "skipped"));
     if (!*out) *out = json_pack("{s:s}", "generator", "not known");
     json_object_del(*out, "note");
     json_object_del(*out, "samples");
     return *out ? EXIT_DONE : fail("%s: no memory for its settings", root);
 }
 
-static int begin_grid(const struct work *work, const char *model_hash)
+static int begin_grid(struct work *work, const char *model_hash)
 {
     const struct ruler_grid *grid = work->grid;
     json_t *data = NULL;
-    int code = data_settings(grid->data, &data);
+    int code = data_settings(grid->data, &data, &work->holes);
     if (code != EXIT_DONE) return code;
-    json_t *settings = json_pack("{s:s, s:s, s:s, s:o, s:{s:s, s:s, s:s, s:O*}}", "kind", "compactattn eval ruler", "version",
+    json_t *settings = json_pack("{s:s, s:s, s:s, s:o, s:{s:s, s:s, s:s, s:O, s:O}}", "kind", "compactattn eval ruler", "version",
                                  ca_version(), "model", model_hash, "data", data, "note", "model", grid->model, "model_name",
-                                 work->engine->info.name, "data", grid->data, "left_out", work->left_out);
+                                 work->engine->info.name, "data", grid->data, "left_out", work->left_out, "skipped", work->skipped);
     code = settings ? ledger_begin(grid->out, settings) : fail("%s: no memory for its manifest, or a path is no UTF-8", grid->out);
+    json_decref(settings);
+    return code;
+}
+
+int ruler_begin_method(const struct engine *engine, const struct sweep *sweep, const char *kind, const char *model_hash,
+                       const char *folder)
+{
+    const struct options *options = &sweep->options;
+    char gate[LEDGER_HASH] = "none";
+    ca_session_opt opt;
+    int code = engine_session_opt(engine, options, &sweep->method, 1, 0, &opt);
+    if (code == EXIT_DONE && sweep->method.selector == CA_SELECT_SEER) code = ledger_hash(options->gate, gate);
+    if (code != EXIT_DONE) return code;
+    if (measure_merges(options) && opt.dense_tail > opt.chunk)
+        return usage_error("--dense-tail %u is longer than a chunk of %u: raise --chunk, or give --last-chunk own", opt.dense_tail,
+                           opt.chunk);
+    json_t *settings = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:s*, s:o, s:{s:{s:f, s:f, s:f}}}", "kind", kind, "version",
+                                 ca_version(), "method", sweep->method.name, "model", model_hash, "kernels",
+                                 ca_kern_name(ca_model_kern(engine->model)), "threads", engine->n_threads, "gate", gate,
+                                 "last_chunk", options->last_chunk, "settings", sweep_settings(&opt), "note", "cost", "flop",
+                                 opt.cost.flop, "page_byte", opt.cost.page_byte, "job", opt.cost.job);
+    if (settings && options->extend) json_object_set_new(settings, "extend", json_string(options->extend));
+    code = settings ? ledger_begin(folder, settings) : fail("%s: no memory for its manifest", folder);
     json_decref(settings);
     return code;
 }
 
 static int begin_method(const struct work *work, size_t m, const char *model_hash)
 {
-    const struct ruler_grid *grid = work->grid;
-    const struct sweep *sweep = &grid->methods[m];
-    char folder[RULER_PATH], gate[LEDGER_HASH] = "none";
-    ca_session_opt opt;
-    if (snprintf(folder, sizeof folder, "%s/%s", grid->out, work->names[m]) >= RULER_PATH)
-        return fail("%s/%s: too long a path", grid->out, work->names[m]);
-    int code = engine_session_opt(work->engine, &sweep->options, &sweep->method, 1, 0, &opt);
-    if (code == EXIT_DONE && sweep->method.selector == CA_SELECT_SEER) code = ledger_hash(grid->gate, gate);
-    if (code != EXIT_DONE) return code;
-    json_t *settings = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:o, s:{s:{s:f, s:f, s:f}}}", "kind",
-                                 "compactattn eval ruler", "version", ca_version(), "method", sweep->method.name, "model",
-                                 model_hash, "kernels", ca_kern_name(ca_model_kern(work->engine->model)), "threads",
-                                 work->engine->n_threads, "gate", gate, "settings", sweep_settings(&opt), "note", "cost", "flop",
-                                 opt.cost.flop, "page_byte", opt.cost.page_byte, "job", opt.cost.job);
-    if (settings && grid->extend) json_object_set_new(settings, "extend", json_string(grid->extend));
-    code = settings ? ledger_begin(folder, settings) : fail("%s: no memory for its manifest", folder);
-    json_decref(settings);
-    return code;
+    char folder[RULER_PATH];
+    if (snprintf(folder, sizeof folder, "%s/%s", work->grid->out, work->names[m]) >= RULER_PATH)
+        return fail("%s/%s: too long a path", work->grid->out, work->names[m]);
+    return ruler_begin_method(work->engine, &work->grid->methods[m], "compactattn eval ruler", model_hash, folder);
 }
 
 static int begin(struct work *work, char model_hash[LEDGER_HASH])
@@ -170,6 +198,17 @@ static bool wanted(const struct work *work, const struct cell *cell, size_t r)
     return false;
 }
 
+/* What the data's manifest says is skipped is no failure of this run. */
+static bool is_hole(struct work *work, const struct cell *cell)
+{
+    char key[RULER_KEY];
+    ruler_key(cell->length, cell->task->name, key);
+    json_t *why = json_object_get(work->holes, key);
+    if (!json_is_string(why)) return false;
+    if (!work->grid->holes_told) note("%s is skipped at %zu tokens: %s", cell->task->name, cell->length, json_string_value(why));
+    return json_object_set(work->skipped, key, why) == 0;
+}
+
 /* A file that is not there or has no good line leaves the cell empty. */
 static int open_cell(struct work *work, struct cell *cell)
 {
@@ -178,6 +217,7 @@ static int open_cell(struct work *work, struct cell *cell)
     if (!ruler_data_path(work->grid->data, cell->length, cell->task->name, path))
         return fail("%s: too long a path", work->grid->data);
     const bool there = access(path, F_OK) == 0;
+    if (!there && is_hole(work, cell)) return EXIT_DONE;
     if (!there) note("%s: is not there; %s is skipped at %zu", path, cell->task->name, cell->length);
     if (!there || dataset_read(path, &cell->set) != EXIT_DONE) {
         work->n_left_out++;
@@ -211,6 +251,7 @@ static int open_cells(struct work *work)
     work->cells = calloc(grid->n_lengths * RULER_TASKS, sizeof *work->cells);
     int code = work->cells ? EXIT_DONE : fail("no memory for %zu lengths", grid->n_lengths);
     size_t n_rows = 0;
+    ruler_tell_strangers(grid->data);
     for (size_t l = 0; l < grid->n_lengths; l++) {
         for (size_t t = 0; t < RULER_TASKS && code == EXIT_DONE; t++) {
             if (!(grid->tasks >> t & 1)) continue;
@@ -238,9 +279,49 @@ static void tell_too_long(struct work *work, const struct cell *cell, size_t n, 
     work->n_left_out += n;
 }
 
+/* Tokens of the prompts with their answers: as the file has them, and as the model counts them. */
+struct counts {
+    size_t n; /* rows whose length the file says */
+    double said, counted;
+    size_t most_said, most;
+};
+
+static void count_row(const struct cell *cell, size_t r, struct counts *counts)
+{
+    const size_t said = cell->set.rows[r].length, counted = cell->n_ids[r] + cell->task->new_tokens;
+    if (counted > counts->most) counts->most = counted;
+    if (said == 0) return;
+    counts->n++;
+    counts->said += (double)said;
+    counts->counted += (double)counted;
+    if (said > counts->most_said) counts->most_said = said;
+}
+
+/* Prompts are made for a tokenizer and for the length in their folder's name. Numbers may differ a little: BOS, and the example of vt,
+ * are counted otherwise. */
+static void tell_counts(struct work *work, const struct cell *cell, const struct counts *counts)
+{
+    enum { SLACK = 32 };
+    char path[RULER_PATH] = "";
+    const double n = (double)(counts->n ? counts->n : 1), said = counts->said / n, counted = counts->counted / n;
+    const double room = (double)cell->length * 1.01 + SLACK;
+    (void)ruler_data_path(work->grid->data, cell->length, cell->task->name, path);
+    const bool other = fabs(counted - said) > 0.01 * said + SLACK;
+    if (!other && (double)counts->most <= room && (double)counts->most_said <= room) return;
+    progress_end(&work->progress);
+    if (other)
+        note(
+            "%s: made with another tokenizer, it seems: its rows say %.0f tokens on average, this model counts %.0f, at most %zu, in a folder "
+            "of %zu",
+            path, said, counted, counts->most, cell->length);
+    else
+        note("%s: made for another length, it seems: up to %zu tokens, in a folder of %zu", path, counts->most, cell->length);
+}
+
 /* Ids of the prompts that some method has not answered. */
 static int tokenize(struct work *work, struct cell *cell)
 {
+    struct counts counts = { 0 };
     const int64_t asked = work->grid->methods[0].options.context;
     const size_t most = work->engine->info.max_context, limit = asked > 0 && (size_t)asked < most ? (size_t)asked : most;
     size_t n_long = 0, first = 0, first_ids = 0;
@@ -250,6 +331,7 @@ static int tokenize(struct work *work, struct cell *cell)
         const int code = engine_tokenize(work->engine, input, strlen(input), CA_TOK_PARSE_SPECIAL | CA_TOK_ADD_BOS, &cell->ids[r],
                                          &cell->n_ids[r]);
         if (code != EXIT_DONE) return code;
+        count_row(cell, r, &counts);
         if (cell->n_ids[r] > 0 && cell->n_ids[r] + cell->task->new_tokens <= limit) {
             if (cell->n_ids[r] > cell->longest) cell->longest = cell->n_ids[r];
             continue;
@@ -260,6 +342,7 @@ static int tokenize(struct work *work, struct cell *cell)
         ca_free(cell->ids[r]);
         cell->ids[r] = NULL;
     }
+    if (counts.most > 0) tell_counts(work, cell, &counts);
     if (n_long > 0) tell_too_long(work, cell, n_long, first, first_ids, limit);
     return EXIT_DONE;
 }
@@ -276,8 +359,7 @@ static void on_progress(void *user, double done, double total)
         progress_update(&relay->work->progress, relay->work->done + relay->weight * done / total, relay->work->total);
 }
 
-/* The answer up to the first of the marks that end a turn, without the white space around it. */
-static void trim_answer(char *text)
+void ruler_trim_answer(char *text)
 {
     static const char *const marks[] = { "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>" };
     for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
@@ -294,29 +376,33 @@ static ca_status answer(struct work *work, ca_session *session, const struct cel
     const ca_prefill_opt opt = { .user = &relay, .on_progress = on_progress, .cancel = &interrupt_flag };
     ca_status status = ca_session_truncate(session, 0);
     const double start = clock_ms();
-    if (status == CA_OK) status = ca_session_prefill(session, cell->ids[r], cell->n_ids[r], &opt);
+    if (status == CA_OK) status = measure_merged(session, cell->ids[r], cell->n_ids[r], work->chunk, &opt);
     if (status == CA_OK) status = ca_sample(&greedy, ca_session_logits(session), work->engine->info.vocab, &result->first_token);
     if (status != CA_OK) return status;
     result->ttft_ms = clock_ms() - start;
     measure_stats(session, result);
     status = generate(work->engine, session, &greedy, cell->task->new_tokens, NULL, NULL, result);
-    if (status == CA_OK) trim_answer(result->text);
+    if (status == CA_OK) ruler_trim_answer(result->text);
     return status;
 }
 
-static json_t *answer_row(const struct cell *cell, size_t r, const char *name, const struct result *result)
+static json_t *answer_row(const struct cell *cell, size_t r, const char *name, const ca_session *session,
+                          const struct result *result)
 {
     const struct dataset_row *of = &cell->set.rows[r];
+    ca_session_stats stats;
+    ca_session_get_stats(session, &stats);
     char hash[LEDGER_HASH];
     json_t *outputs = json_array();
     hash_input(of, hash);
     for (size_t i = 0; i < of->n_outputs; i++) json_array_append_new(outputs, json_string(of->outputs[i]));
-    return json_pack("{s:I, s:o, s:o, s:{}, s:i, s:I, s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "index", (json_int_t)of->index,
-                     "outputs", outputs, "pred", json_text(result->text), "others", "truncation", -1, "length",
-                     (json_int_t)of->length, "method", name, "input_hash", hash, "prompt_tokens", (json_int_t)cell->n_ids[r],
-                     "new_tokens", (json_int_t)result->n_tokens, "prefill_ms", json_number(result->prefill_ms), "attention_ms",
-                     json_number(result->attention_ms), "select_ms", json_number(result->select_ms), "ttft_ms",
-                     json_number(result->ttft_ms), "kept_fraction", json_number(result->kept_fraction));
+    return json_pack("{s:I, s:o, s:o, s:{}, s:i, s:I, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "index",
+                     (json_int_t)of->index, "outputs", outputs, "pred", json_text(result->text), "others", "truncation", -1,
+                     "length", (json_int_t)of->length, "method", name, "input_hash", hash, "prompt_tokens",
+                     (json_int_t)cell->n_ids[r], "chunks", (json_int_t)stats.n_chunks, "new_tokens", (json_int_t)result->n_tokens,
+                     "prefill_ms", json_number(result->prefill_ms), "attention_ms", json_number(result->attention_ms), "select_ms",
+                     json_number(result->select_ms), "ttft_ms", json_number(result->ttft_ms), "kept_fraction",
+                     json_number(result->kept_fraction));
 }
 
 static int answer_and_keep(struct work *work, ca_session *session, const struct cell *cell, size_t method, size_t r)
@@ -332,7 +418,7 @@ static int answer_and_keep(struct work *work, ca_session *session, const struct 
         progress_end(&work->progress);
         code = fail_library(status);
     } else {
-        json_t *row = answer_row(cell, r, work->names[method], &result);
+        json_t *row = answer_row(cell, r, work->names[method], session, &result);
         (void)answers_name(work, method, cell, name); /* read_answers has checked that it fits */
         code = row ? ledger_append(work->grid->out, name, row) : fail("no memory for an answer");
         work->done += weight(cell, r);
@@ -365,7 +451,8 @@ static int run_method(struct work *work, struct cell *cell, size_t method)
     ca_session *session = NULL;
     if (n == 0) return EXIT_DONE;
     snprintf(work->label, sizeof work->label, "%zu %s %s", cell->length, cell->task->name, work->names[method]);
-    int code = engine_session(work->engine, &sweep->options, &sweep->method, cell->longest, cell->task->new_tokens, &session);
+    int code = measure_session(work->engine, &sweep->options, &sweep->method, cell->longest, cell->task->new_tokens, &work->chunk,
+                               &session);
     for (size_t r = 0; r < cell->n_rows && code == EXIT_DONE; r++)
         if (cell->ids[r] && !cell->answered[method * cell->n_rows + r]) code = answer_and_keep(work, session, cell, method, r);
     ca_session_destroy(session);
@@ -392,14 +479,15 @@ static int run_cells(struct work *work)
 int ruler_run(const struct engine *engine, const struct ruler_grid *grid, size_t *n_left_out)
 {
     char model_hash[LEDGER_HASH];
-    struct work work = { .engine = engine, .grid = grid, .left_out = json_object() };
+    struct work work = { .engine = engine, .grid = grid, .left_out = json_object(), .skipped = json_object() };
     work.names = calloc(grid->n_methods, sizeof *work.names);
-    int code = work.names && work.left_out ? EXIT_DONE : fail("no memory for %zu methods", grid->n_methods);
+    int code = work.names && work.left_out && work.skipped ? EXIT_DONE : fail("no memory for %zu methods", grid->n_methods);
     for (size_t m = 0; work.names && m < grid->n_methods; m++) ruler_name(&grid->methods[m], work.names[m]);
     if (code == EXIT_DONE) code = begin(&work, model_hash);
     if (code == EXIT_DONE) code = open_cells(&work);
     if (code == EXIT_DONE) code = run_cells(&work);
-    if (code == EXIT_DONE && json_object_size(work.left_out) > 0) code = begin_grid(&work, model_hash);
+    if (code == EXIT_DONE && json_object_size(work.left_out) + json_object_size(work.skipped) > 0)
+        code = begin_grid(&work, model_hash);
     *n_left_out = work.n_left_out;
     for (size_t c = 0; c < work.n_cells; c++) {
         free_ids(&work.cells[c]);
@@ -411,5 +499,7 @@ int ruler_run(const struct engine *engine, const struct ruler_grid *grid, size_t
     free(work.cells);
     free(work.names);
     json_decref(work.left_out);
+    json_decref(work.skipped);
+    json_decref(work.holes);
     return code;
 }

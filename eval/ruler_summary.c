@@ -37,6 +37,7 @@ struct results {
     size_t lengths[MOST_LENGTHS], n_lengths;
     unsigned tasks;     /* that any method has */
     bool public_domain; /* essay tasks are among them, on the text that comes with the program */
+    json_t *skipped;    /* "512/vt": why the prompts leave the task out at that length; NULL: nothing is said */
     struct cell *cells; /* [n_methods][n_lengths][RULER_TASKS] */
 };
 
@@ -119,6 +120,10 @@ static int find_lengths(struct results *all)
 {
     char path[RULER_PATH], rest[300];
     for (size_t m = 0; m < all->n_methods; m++) {
+        char folder[RULER_PATH];
+        const int n_folder = all->single ? snprintf(folder, sizeof folder, "%s", all->folder)
+                                         : snprintf(folder, sizeof folder, "%s/%s", all->folder, all->names[m]);
+        if (n_folder > 0 && n_folder < RULER_PATH) ruler_tell_strangers(folder);
         DIR *dir = method_path(all, m, "", path) ? opendir(path) : NULL;
         if (!dir) return fail("%s: %s", path, strerror(errno));
         for (struct dirent *entry; (entry = readdir(dir));) {
@@ -232,8 +237,8 @@ static int read_length(struct results *all, size_t m, size_t l)
     return EXIT_DONE;
 }
 
-/* The prompts' manifest, as the run has copied it, says what the essay tasks were made from. */
-static int read_haystack(struct results *all)
+/* The prompts' manifest, as the run has copied it, says what the essay tasks were made from, and what does not fit a length. */
+static int read_manifest(struct results *all)
 {
     json_t *manifest = NULL;
     const int code = ruler_manifest(all->folder, &manifest);
@@ -241,6 +246,7 @@ static int read_haystack(struct results *all)
     for (size_t t = 0; t < RULER_TASKS; t++)
         if ((all->tasks >> t & 1) && ruler_tasks[t].essay && haystack && strcmp(haystack, "public-domain") == 0)
             all->public_domain = true;
+    all->skipped = json_incref(json_object_get(json_object_get(manifest, "note"), "skipped"));
     json_decref(manifest);
     return code;
 }
@@ -257,7 +263,7 @@ static int read_all(struct results *all)
     if (code != EXIT_DONE) return code;
     all->dense = 0;
     while (all->dense < all->n_methods && !names_dense(all->names[all->dense])) all->dense++;
-    return all->tasks ? read_haystack(all) : fail("%s: no answer can be used", all->folder);
+    return all->tasks ? read_manifest(all) : fail("%s: no answer can be used", all->folder);
 }
 
 /* ---- numbers ---- */
@@ -370,13 +376,10 @@ static void add_column(struct view *view, const char *title, int decimals)
     view->columns[view->n_columns++] = (struct table_column){ title, title, decimals, NULL };
 }
 
-/* Methods over tasks, for a length. */
+/* Methods over tasks, for a length; the same columns for all lengths. */
 static int length_view(const struct results *all, size_t l, double *values, struct view *view)
 {
-    unsigned present = 0;
-    for (size_t t = 0; t < RULER_TASKS; t++)
-        for (size_t m = 0; m < all->n_methods; m++) present |= cell_of(all, m, l, t)->n > 0 ? 1U << t : 0;
-    const unsigned own = self_contained() & present;
+    const unsigned present = all->tasks, own = self_contained() & present;
     const bool apart = own && own != present;
     *view = (struct view){ 0 };
     add_column(view, "method", -1);
@@ -443,6 +446,17 @@ static int lengths_view(const struct results *all, double *values, struct view *
     return good ? EXIT_DONE : fail("no memory for the table");
 }
 
+/* The methods without answers to a task, unless nobody could have any. */
+static void tell_missing(const struct results *all, size_t l, size_t t, const char *start, FILE *out)
+{
+    char key[RULER_KEY];
+    ruler_key(all->lengths[l], ruler_tasks[t].name, key);
+    for (size_t m = 0; m < all->n_methods && !json_object_get(all->skipped, key); m++)
+        if (cell_of(all, m, l, t)->n == 0)
+            fprintf(out, "%s%s has no answers to %s at %zu: its averages are over fewer tasks.\n", start, all->names[m],
+                    ruler_tasks[t].name, all->lengths[l]);
+}
+
 /* What a reader must know before the numbers. */
 static void write_remarks(const struct results *all, const char *start, FILE *out)
 {
@@ -454,12 +468,13 @@ static void write_remarks(const struct results *all, const char *start, FILE *ou
                 "%shaystack=public-domain: the essay tasks run on the text that comes with the program, so only the column\n"
                 "%s\"self-contained\" can be compared with published results.\n",
                 start, start);
+    const char *key;
+    json_t *why;
+    json_object_foreach(all->skipped, key, why)
+        fprintf(out, "%s%s is skipped: %s; averages there are over fewer tasks.\n", start, key, json_string_value(why));
     for (size_t l = 0; l < all->n_lengths; l++)
-        for (size_t m = 0; m < all->n_methods; m++)
-            for (size_t t = 0; t < RULER_TASKS; t++)
-                if ((all->tasks >> t & 1) && cell_of(all, m, l, t)->n == 0)
-                    fprintf(out, "%s%s has no answers to %s at %zu: its averages are over fewer tasks.\n", start, all->names[m],
-                            ruler_tasks[t].name, all->lengths[l]);
+        for (size_t t = 0; t < RULER_TASKS; t++)
+            if (all->tasks >> t & 1) tell_missing(all, l, t, start, out);
 }
 
 /* All tables for people. */
@@ -672,8 +687,9 @@ static int print_json(const struct results *all, double *values)
         json_decref(rows);
         return fail("no memory for the JSON result");
     }
-    return json_print(json_pack("{s:s, s:o, s:o}", "folder", all->folder, "haystack",
-                                all->public_domain ? json_string("public-domain") : json_null(), "rows", rows));
+    return json_print(json_pack("{s:s, s:o, s:O?, s:o}", "folder", all->folder, "haystack",
+                                all->public_domain ? json_string("public-domain") : json_null(), "skipped", all->skipped, "rows",
+                                rows));
 }
 
 static int report(const struct results *all, const char *out, bool json)
@@ -704,6 +720,7 @@ int ruler_summary(const char *folder, const char *out, bool json)
     if (code == EXIT_DONE) code = report(all, out, json);
     for (size_t i = 0; all->cells && i < all->n_methods * all->n_lengths * RULER_TASKS; i++) free(all->cells[i].rows);
     free(all->cells);
+    json_decref(all->skipped);
     free(all);
     return code;
 }

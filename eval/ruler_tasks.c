@@ -25,6 +25,12 @@ int maker_fail(const struct maker *maker, const char *what)
     return fail("%s at %zu tokens: %s", ruler_tasks[maker->job->task].name, maker->job->length, what);
 }
 
+int maker_too_short(const struct maker *maker, const char *why)
+{
+    if (maker->job->too_short) *maker->job->too_short = why;
+    return RULER_TOO_SHORT;
+}
+
 int maker_check(const struct maker *maker, const struct prompt *prompt)
 {
     return prompt->text.failed || prompt->outputs.failed ? maker_fail(maker, "no memory for the prompt") : EXIT_DONE;
@@ -78,7 +84,7 @@ static int try_size(struct maker *maker, size_t size, struct prompt *prompt, siz
 {
     clear_prompt(prompt);
     int code = maker->family->draw(maker, 0, size, prompt);
-    if (code == DRAW_AGAIN) return maker_fail(maker, "the published generator fails at this seed and length");
+    if (code == DRAW_AGAIN) return maker_too_short(maker, "the published generator fails at this seed and length");
     if (code == EXIT_DONE && !maker_upstream(maker)) maker->family->add_answers(prompt, &prompt->text);
     if (code == EXIT_DONE) code = maker_check(maker, prompt);
     return code == EXIT_DONE ? maker_count(maker, &prompt->text, tokens) : code;
@@ -107,7 +113,7 @@ static int find_step_by_step(struct maker *maker, struct prompt *prompt, size_t 
         }
     }
     *found = size;
-    if (size == 0) return maker_fail(maker, "too short for the smallest prompt of the task");
+    if (size == 0) return maker_too_short(maker, "too short for the smallest prompt of the task");
     return EXIT_DONE;
 }
 
@@ -173,7 +179,7 @@ int maker_sample(struct maker *maker, size_t index, size_t size, struct prompt *
         else
             tries++;
     }
-    return maker_fail(maker, "too short, no prompt of the smallest size fits");
+    return maker_too_short(maker, "too short, no prompt of the smallest size fits");
 }
 
 /* Upstream's rows hold the answer prefix apart, and niah's the place of the answer where the number would be. */

@@ -31,10 +31,14 @@ struct ruler_job {
     struct ruler_counter counter;
     struct ruler_pool pool;
     const volatile int *cancel; /* may be NULL */
+    const char **too_short;     /* receives why the task does not fit the length; static text. May be NULL */
 };
 
+/* Besides exit codes: the task does not fit the length. */
+enum { RULER_TOO_SHORT = -2 };
+
 /* Calls take with every row in turn; row is stolen. take returns an exit code, which ends the work when it is not EXIT_DONE.
- * Returns an exit code. */
+ * Returns an exit code or RULER_TOO_SHORT. */
 int ruler_make_rows(const struct ruler_job *job, int (*take)(void *context, json_t *row), void *context);
 
 #endif

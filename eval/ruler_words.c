@@ -100,7 +100,7 @@ static int prepare_fwe(struct maker *maker)
 {
     if (maker_upstream(maker)) maker->length = maker->length > maker->budget ? maker->length - maker->budget : 0;
     maker->step = maker->length / 32;
-    return maker->length / 50 >= 4 ? EXIT_DONE : maker_fail(maker, "too short, four coded words need 200 tokens");
+    return maker->length / 50 >= 4 ? EXIT_DONE : maker_too_short(maker, "too short, four coded words need 200 tokens");
 }
 
 static void sort_strings(struct strings *strings)
@@ -188,7 +188,7 @@ static int sample_fwe(struct maker *maker, size_t index, size_t size, struct pro
     if (code == EXIT_DONE) code = code_text(maker, &words, size, &out->text, &tokens);
     while (code == EXIT_DONE && tokens > maker->length) {
         if (size <= maker->step) {
-            code = maker_fail(maker, "too short for the task's text");
+            code = maker_too_short(maker, "too short for the task's text");
             break;
         }
         size -= maker->step;

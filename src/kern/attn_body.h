@@ -1,11 +1,13 @@
 /* Flash attention over a list of pages, written once for every vector ISA; included by kern_<isa>.c after its vec_<isa>.h.
  *
- * A job is up to CA_ATTN_BLOCK query vectors that share a page list. Per page:
- *   S = Q K^T   in register tiles of V_TILE_MR query vectors x one K panel, softmax right on the accumulators, P to scratch
- *   O += P V    in register tiles of V_TILE_MR query vectors x one V panel
+ * A job is up to CA_ATTN_BLOCK query vectors that share a page list. Per group of pages (ATTN_GROUP tokens):
+ *   S = Q K^T   page by page, in register tiles of V_TILE_MR query vectors x one K panel, softmax right on the accumulators, P to
+ *               scratch
+ *   O += P V    in register tiles of V_TILE_MR query vectors x one V panel, over all tokens of the group: O moves once per group
  * The reference m of the online softmax (log2 units) is an integer that is raised only when a score exceeds it by more than
  * SLACK. So every rescaling of O, l and P is by a power of two, which is exact: the result of a query vector depends on its page
- * list alone, not on the tiles it shares. Probabilities reach 2^SLACK, harmless in a floating-point format. */
+ * list alone, not on the tiles it shares nor on where a group ends. Probabilities reach 2^SLACK, harmless in a floating-point
+ * format. */
 #ifndef CA_KERN_ATTN_BODY_H
 #define CA_KERN_ATTN_BODY_H
 
@@ -15,22 +17,35 @@
 #include "kern/kern.h"
 #include "kern/tile_body.h"
 
-enum { ATTN_SLACK = 6, ATTN_TILES = CA_ATTN_BLOCK / V_TILE_MR };
+enum { ATTN_SLACK = 6, ATTN_TILES = CA_ATTN_BLOCK / V_TILE_MR, ATTN_GROUP = 256, ATTN_GROUP_PAGES = ATTN_GROUP / 16 };
 
 typedef struct attn_scratch {
-    float *q;     /* units [ATTN_TILES][head_dim/KS][V_TILE_MR] */
-    v_elt *p;     /* [CA_ATTN_BLOCK][page_tokens] */
-    float *o;     /* [CA_ATTN_BLOCK][head_dim] */
-    float *l;     /* [CA_ATTN_BLOCK][VW] partial sums of probabilities */
-    float *m;     /* [CA_ATTN_BLOCK] */
-    float *bar;   /* [CA_ATTN_BLOCK] raw score above which m must rise: (m + SLACK) / (scale log2 e) */
-    int32_t *pos; /* [CA_ATTN_BLOCK] absolute position of the query vector */
+    float *q;          /* units [ATTN_TILES][head_dim/KS][V_TILE_MR] */
+    v_elt *p;          /* [CA_ATTN_BLOCK][p_stride] */
+    float *o;          /* [CA_ATTN_BLOCK][head_dim] */
+    float *l;          /* [CA_ATTN_BLOCK][VW] partial sums of probabilities */
+    float *m;          /* [CA_ATTN_BLOCK] */
+    int32_t *pos;      /* [CA_ATTN_BLOCK] absolute position of the query vector */
+    uint32_t p_stride; /* tokens of a group */
+    uint32_t group;    /* pages of a group */
 } attn_scratch;
+
+/* One page of a group: the tokens that a tile may see, 0 = none. */
+typedef struct attn_view {
+    const float *v;
+    int seen[ATTN_TILES];
+} attn_view;
+
+static inline uint32_t attn_group_pages(uint32_t page_tokens)
+{
+    return page_tokens >= ATTN_GROUP ? 1 : ca_min_u32(ATTN_GROUP / page_tokens, ATTN_GROUP_PAGES);
+}
 
 static size_t attn_scratch_bytes(uint32_t head_dim, uint32_t page_tokens)
 {
     const size_t n = CA_ATTN_BLOCK;
-    return n * head_dim * sizeof(v_elt) + n * page_tokens * sizeof(v_elt) + n * head_dim * 4 + n * VW * 4 + 3 * n * 4;
+    const size_t p_stride = (size_t)attn_group_pages(page_tokens) * page_tokens;
+    return n * head_dim * sizeof(v_elt) + n * p_stride * sizeof(v_elt) + n * head_dim * 4 + n * VW * 4 + 2 * n * 4;
 }
 
 static attn_scratch attn_scratch_cut(void *mem, uint32_t head_dim, uint32_t page_tokens)
@@ -38,64 +53,78 @@ static attn_scratch attn_scratch_cut(void *mem, uint32_t head_dim, uint32_t page
     const size_t n = CA_ATTN_BLOCK;
     unsigned char *at = mem;
     attn_scratch s;
+    s.group = attn_group_pages(page_tokens);
+    s.p_stride = s.group * page_tokens;
     s.q = (float *)(void *)at, at += n * head_dim * sizeof(v_elt);
-    s.p = (v_elt *)(void *)at, at += n * page_tokens * sizeof(v_elt);
+    s.p = (v_elt *)(void *)at, at += n * s.p_stride * sizeof(v_elt);
     s.o = (float *)(void *)at, at += n * head_dim * 4;
     s.l = (float *)(void *)at, at += n * VW * 4;
     s.m = (float *)(void *)at, at += n * 4;
-    s.bar = (float *)(void *)at, at += n * 4;
     s.pos = (int32_t *)(void *)at;
     return s;
 }
 
-/* Raises the reference of query vector r so that no score exceeds it: O, l and the P of this page scale by a power of two. */
-static __attribute__((noinline)) void attn_raise(const attn_scratch *s, uint32_t r, float top, float c, uint32_t head_dim,
-                                                 uint32_t page_tokens, uint32_t p_done)
+/* Raises the reference of query vector r to the score top (log2 units): O, l and the P of this group scale by a power of two. */
+static __attribute__((noinline, cold)) void attn_raise(const attn_scratch *s, uint32_t r, float top, uint32_t head_dim,
+                                                       uint32_t p_done)
 {
-    const float m = ceilf(top * c);
+    const float m = ceilf(top);
     const float f = exp2f(s->m[r] - m); /* 0 the first time: m was -inf */
     s->m[r] = m;
-    s->bar[r] = (m + (float)ATTN_SLACK) / c;
     for (uint32_t i = 0; i < VW; i++) s->l[(size_t)r * VW + i] *= f;
     for (uint32_t i = 0; i < head_dim; i++) s->o[(size_t)r * head_dim + i] *= f;
-    v_elt *p = s->p + (size_t)r * page_tokens;
+    v_elt *p = s->p + (size_t)r * s->p_stride;
     for (uint32_t i = 0; i < p_done; i++) p[i] = v_elt_of(v_elt_float(p[i]) * f);
 }
 
-/* Scores and probabilities of mr query vectors against nv*VW tokens of a K panel.
+/* Scores and probabilities of mr query vectors against nv*VW tokens of a K panel, P from column p0 on; c = scale log2 e.
  * When masked, vector r sees the tokens [hidden[r], seen[r]) of the panel. */
 V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const attn_scratch *s, uint32_t row0, const float *q,
-                           const float *k, uint32_t head_dim, uint32_t page_tokens, uint32_t t0, float c, const int *hidden,
-                           const int *seen)
+                           const float *k, uint32_t head_dim, uint32_t p0, float c, const int *hidden, const int *seen)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
     tile_dots(mr, nv, 1, acc, q, k, head_dim / V_KS);
+    vm live[V_TILE_MR][V_TILE_NV];
     const vf vc = v_set1(c);
+    vf over = v_set1(-INFINITY); /* the most that a score exceeds its row's reference by */
     V_UNROLL
     for (int r = 0; r < mr; r++) {
-        const uint32_t row = row0 + (uint32_t)r;
-        v_elt *p = s->p + (size_t)row * page_tokens + t0;
-        vm live[V_TILE_NV];
         if (masked) {
             V_UNROLL
             for (int j = 0; j < nv; j++) {
-                live[j] = v_first(seen[r] - j * VW);
-                acc[r][j] = v_select(live[j], acc[r][j], v_set1(-1e30F));
+                live[r][j] = v_first(seen[r] - j * VW);
+                acc[r][j] = v_select(live[r][j], acc[r][j], v_set1(-1e30F));
                 acc[r][j] = v_select(v_first(hidden[r] - j * VW), v_set1(-1e30F), acc[r][j]);
             }
         }
         vf top = acc[r][0];
         V_UNROLL
         for (int j = 1; j < nv; j++) top = v_max(top, acc[r][j]);
-        /* Where nothing is visible, top is no score. */
-        const bool sees = !masked || (seen[r] > 0 && seen[r] > hidden[r] && hidden[r] < nv * VW);
-        if (__builtin_expect(v_any_gt(top, s->bar[row]), 0) && sees) attn_raise(s, row, v_hmax(top), c, head_dim, page_tokens, t0);
+        over = v_max(over, v_fma(top, vc, v_set1(-s->m[row0 + (uint32_t)r])));
+    }
+    if (__builtin_expect(v_any_gt(over, (float)ATTN_SLACK), 0)) {
+        V_UNROLL
+        for (int r = 0; r < mr; r++) {
+            /* Where nothing is visible, top is no score. */
+            const bool sees = !masked || (seen[r] > 0 && seen[r] > hidden[r] && hidden[r] < nv * VW);
+            vf top = acc[r][0];
+            V_UNROLL
+            for (int j = 1; j < nv; j++) top = v_max(top, acc[r][j]);
+            const uint32_t row = row0 + (uint32_t)r;
+            const float score = v_hmax(top) * c;
+            if (sees && score - s->m[row] > (float)ATTN_SLACK) attn_raise(s, row, score, head_dim, p0);
+        }
+    }
+    V_UNROLL
+    for (int r = 0; r < mr; r++) {
+        const uint32_t row = row0 + (uint32_t)r;
+        v_elt *p = s->p + (size_t)row * s->p_stride + p0;
         const vf neg_m = v_set1(-s->m[row]);
         vf sum = v_load(s->l + (size_t)row * VW);
         V_UNROLL
         for (int j = 0; j < nv; j++) {
             vf e = v_exp2_prob(v_fma(acc[r][j], vc, neg_m));
-            if (masked) e = v_select(v_first(hidden[r] - j * VW), v_zero(), v_select(live[j], e, v_zero()));
+            if (masked) e = v_select(v_first(hidden[r] - j * VW), v_zero(), v_select(live[r][j], e, v_zero()));
             acc[r][j] = e;
             sum = v_add(sum, e);
         }
@@ -106,9 +135,9 @@ V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const 
     }
 }
 
-/* O[mr][nv*VW] += P[mr][n_units] V panel. */
-V_INLINE void attn_pv_tile(const int mr, const int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t page_tokens,
-                           const float *v, uint32_t n_units)
+/* O[mr][nv*VW] += P V panel over the pages of a group; tile: which of a view's tiles, d0: the panel's first element of a page. */
+V_INLINE void attn_pv_tile(const int mr, const int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t p_stride,
+                           const attn_view *views, uint32_t n_views, uint32_t tile, size_t panel, uint32_t page_tokens)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
     V_UNROLL
@@ -116,19 +145,23 @@ V_INLINE void attn_pv_tile(const int mr, const int nv, float *o, uint32_t head_d
         V_UNROLL
         for (int j = 0; j < nv; j++) acc[r][j] = v_load(o + (size_t)r * head_dim + j * VW);
     }
-    for (uint32_t u = 0; u < n_units; u++) {
-        vf vv[V_TILE_NV];
-        V_UNROLL
-        for (int j = 0; j < nv; j++) vv[j] = v_load(v + j * VW);
-        V_UNROLL
-        for (int r = 0; r < mr; r++) {
-            float unit;
-            memcpy(&unit, p + (size_t)r * page_tokens + u * V_KS, 4);
-            const vf b = v_set1(unit);
+    for (uint32_t g = 0; g < n_views; g++, p += page_tokens) {
+        const float *v = views[g].v + panel;
+        const uint32_t n_units = ((uint32_t)views[g].seen[tile] + V_KS - 1) / V_KS;
+        for (uint32_t u = 0; u < n_units; u++) {
+            vf vv[V_TILE_NV];
             V_UNROLL
-            for (int j = 0; j < nv; j++) acc[r][j] = v_dot(acc[r][j], b, vv[j]);
+            for (int j = 0; j < nv; j++) vv[j] = v_load(v + j * VW);
+            V_UNROLL
+            for (int r = 0; r < mr; r++) {
+                float unit;
+                memcpy(&unit, p + (size_t)r * p_stride + u * V_KS, 4);
+                const vf b = v_set1(unit);
+                V_UNROLL
+                for (int j = 0; j < nv; j++) acc[r][j] = v_dot(acc[r][j], b, vv[j]);
+            }
+            v += nv * VW;
         }
-        v += nv * VW;
     }
     V_UNROLL
     for (int r = 0; r < mr; r++) {
@@ -138,9 +171,9 @@ V_INLINE void attn_pv_tile(const int mr, const int nv, float *o, uint32_t head_d
 }
 
 static void attn_qk_full(int mr, int nv, const attn_scratch *s, uint32_t row0, const float *q, const float *k, uint32_t head_dim,
-                         uint32_t page_tokens, uint32_t t0, float c)
+                         uint32_t p0, float c)
 {
-#define CALL(MR, NV) attn_qk_tile(MR, NV, false, s, row0, q, k, head_dim, page_tokens, t0, c, NULL, NULL)
+#define CALL(MR, NV) attn_qk_tile(MR, NV, false, s, row0, q, k, head_dim, p0, c, NULL, NULL)
     if (nv == V_TILE_NV) {
         TILE_MR_CASES(mr, CALL, V_TILE_NV)
     } else {
@@ -150,18 +183,18 @@ static void attn_qk_full(int mr, int nv, const attn_scratch *s, uint32_t row0, c
 }
 
 static void attn_qk_masked(int nv, const attn_scratch *s, uint32_t row0, const float *q, const float *k, uint32_t head_dim,
-                           uint32_t page_tokens, uint32_t t0, float c, const int *hidden, const int *seen)
+                           uint32_t p0, float c, const int *hidden, const int *seen)
 {
     if (nv == V_TILE_NV)
-        attn_qk_tile(V_TILE_MR, V_TILE_NV, true, s, row0, q, k, head_dim, page_tokens, t0, c, hidden, seen);
+        attn_qk_tile(V_TILE_MR, V_TILE_NV, true, s, row0, q, k, head_dim, p0, c, hidden, seen);
     else
-        attn_qk_tile(V_TILE_MR, 2, true, s, row0, q, k, head_dim, page_tokens, t0, c, hidden, seen);
+        attn_qk_tile(V_TILE_MR, 2, true, s, row0, q, k, head_dim, p0, c, hidden, seen);
 }
 
-static void attn_pv(int mr, int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t page_tokens, const float *v,
-                    uint32_t n_units)
+static void attn_pv(int mr, int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t p_stride, const attn_view *views,
+                    uint32_t n_views, uint32_t tile, size_t panel, uint32_t page_tokens)
 {
-#define CALL(MR, NV) attn_pv_tile(MR, NV, o, head_dim, p, page_tokens, v, n_units)
+#define CALL(MR, NV) attn_pv_tile(MR, NV, o, head_dim, p, p_stride, views, n_views, tile, panel, page_tokens)
     switch (nv) {
     case 1: TILE_MR_CASES(mr, CALL, 1) break;
     case 2: TILE_MR_CASES(mr, CALL, 2) break;
@@ -201,27 +234,33 @@ static inline int attn_hidden(const ca_page_ref *page, int32_t pos, uint32_t win
     return n < 0 ? 0 : n > (int64_t)page->len ? (int)page->len : (int)n;
 }
 
-static void attn_page(const ca_attn_job *job, const attn_scratch *s, const ca_page_ref *page, uint32_t n_tiles, float c)
+/* Probabilities of all tiles against one page, to the columns from p0 on; fills its view. `next`, if any, comes closer meanwhile. */
+static void attn_page_scores(const ca_attn_job *job, const attn_scratch *s, const ca_page_ref *page, const ca_page_ref *next,
+                             uint32_t n_tiles, uint32_t p0, attn_view *view)
 {
     const uint32_t bs = job->page_tokens, dim = job->head_dim;
     const uint32_t units = dim / V_KS;
     const uint32_t kp = ca_min_u32(V_TILE_NV * VW, bs);
     const float *k = page->data;
-    const float *v = k + (size_t)bs * units;
     const int32_t pos_min = s->pos[0];
+    const float c = job->scale * 1.44269504F;
     const bool masked = page->len < bs || (int64_t)page->pos + bs - 1 > pos_min ||
                         attn_hidden(page, s->pos[n_tiles * V_TILE_MR - 1], job->window) > 0;
-
-    int tile_seen[ATTN_TILES];
+    view->v = k + (size_t)bs * units;
     for (uint32_t t = 0; t < n_tiles; t++) {
-        tile_seen[t] = masked ? attn_seen(page, s->pos[t * V_TILE_MR + V_TILE_MR - 1]) : (int)bs;
-        if (attn_hidden(page, s->pos[t * V_TILE_MR], job->window) >= tile_seen[t]) tile_seen[t] = 0;
+        view->seen[t] = masked ? attn_seen(page, s->pos[t * V_TILE_MR + V_TILE_MR - 1]) : (int)bs;
+        if (attn_hidden(page, s->pos[t * V_TILE_MR], job->window) >= view->seen[t]) view->seen[t] = 0;
     }
 
+    const size_t page_bytes = (size_t)2 * bs * units * 4;
+    const size_t slice = ca_align_up(page_bytes / ((size_t)n_tiles * (bs / kp)), 64);
+    size_t ahead = next ? 0 : page_bytes;
     for (uint32_t t0 = 0; t0 < bs; t0 += kp) {
         const float *panel = k + (size_t)t0 * units;
         for (uint32_t t = 0; t < n_tiles; t++) {
-            if (tile_seen[t] <= (int)t0) continue;
+            for (const size_t end = ahead + slice; ahead < end && ahead < page_bytes; ahead += 64)
+                __builtin_prefetch((const char *)next->data + ahead, 0, 2);
+            if (view->seen[t] <= (int)t0) continue;
             const uint32_t row0 = t * V_TILE_MR;
             const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0);
             const float *q = s->q + (size_t)t * units * V_TILE_MR;
@@ -231,21 +270,26 @@ static void attn_page(const ca_attn_job *job, const attn_scratch *s, const ca_pa
                     hidden[r] = attn_hidden(page, s->pos[row0 + r], job->window) - (int)t0;
                     seen[r] = attn_seen(page, s->pos[row0 + r]) - (int)t0;
                 }
-                attn_qk_masked((int)(kp / VW), s, row0, q, panel, dim, bs, t0, c, hidden, seen);
+                attn_qk_masked((int)(kp / VW), s, row0, q, panel, dim, p0 + t0, c, hidden, seen);
             } else {
-                attn_qk_full(mr, (int)(kp / VW), s, row0, q, panel, dim, bs, t0, c);
+                attn_qk_full(mr, (int)(kp / VW), s, row0, q, panel, dim, p0 + t0, c);
             }
         }
     }
+}
+
+/* O += P V over the pages of a group. */
+static void attn_group_values(const ca_attn_job *job, const attn_scratch *s, const attn_view *views, uint32_t n_views,
+                              uint32_t n_tiles)
+{
+    const uint32_t bs = job->page_tokens, dim = job->head_dim;
     for (uint32_t d0 = 0; d0 < dim; d0 += V_TILE_NV * VW) {
         const uint32_t width = ca_min_u32(V_TILE_NV * VW, dim - d0);
-        const float *panel = v + (size_t)d0 * (bs / V_KS);
         for (uint32_t t = 0; t < n_tiles; t++) {
             const uint32_t row0 = t * V_TILE_MR;
-            const uint32_t n_units = ((uint32_t)tile_seen[t] + V_KS - 1) / V_KS;
-            if (n_units == 0) continue;
             const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0);
-            attn_pv(mr, (int)(width / VW), s->o + (size_t)row0 * dim + d0, dim, s->p + (size_t)row0 * bs, bs, panel, n_units);
+            attn_pv(mr, (int)(width / VW), s->o + (size_t)row0 * dim + d0, dim, s->p + (size_t)row0 * s->p_stride, s->p_stride,
+                    views, n_views, t, (size_t)d0 * (bs / V_KS), bs);
         }
     }
 }
@@ -278,15 +322,22 @@ static void attn(const ca_attn_job *job)
     const attn_scratch s = attn_scratch_cut(job->scratch, job->head_dim, job->page_tokens);
     const uint32_t n_tiles = ca_ceil_div(job->count, V_TILE_MR);
     const uint32_t n = n_tiles * V_TILE_MR;
-    const float c = job->scale * 1.44269504F;
     attn_pack_q(job, &s, n_tiles);
     memset(s.o, 0, (size_t)n * job->head_dim * 4);
     memset(s.l, 0, (size_t)n * VW * 4);
-    for (uint32_t i = 0; i < n; i++) s.m[i] = s.bar[i] = -INFINITY;
+    for (uint32_t i = 0; i < n; i++) s.m[i] = -INFINITY;
 
-    const int32_t pos_max = s.pos[n - 1];
-    for (uint32_t i = 0; i < job->n_pages; i++)
-        if ((int64_t)job->pages[i].pos <= pos_max) attn_page(job, &s, &job->pages[i], n_tiles, c);
+    attn_view views[ATTN_GROUP_PAGES];
+    uint32_t n_views = 0;
+    for (uint32_t i = 0; i < job->n_pages; i++) {
+        if ((int64_t)job->pages[i].pos > s.pos[n - 1]) continue;
+        attn_page_scores(job, &s, &job->pages[i], i + 1 < job->n_pages ? &job->pages[i + 1] : NULL, n_tiles,
+                         n_views * job->page_tokens, &views[n_views]);
+        if (++n_views < s.group) continue;
+        attn_group_values(job, &s, views, n_views, n_tiles);
+        n_views = 0;
+    }
+    attn_group_values(job, &s, views, n_views, n_tiles);
     attn_write(job, &s);
 }
 

@@ -23,6 +23,9 @@ rows() {
 works $latency --shape "$shape" $grid --keep 0.5 --out "$work/grid"
 printed '^tiny, 3 of 3 layers, '
 printed '^flashprefill+auto  *2  *512 '
+# Twelve of 36 runs leave half of attention out; progress is counted in operations, so 256 and 512 tokens are not one and two thirds.
+grep -q '^.*, 512 tokens, batch [12]: [0-9]* of [0-9]* GFLOP, [0-9]* GFLOP/s, ETA [0-9]* s$' "$work/err" || fail "progress is not told"
+! grep -q 'tokens/s' "$work/err" || fail "progress is counted in tokens"
 [ "$(rows "$work/grid/runs.jsonl" measured)" -eq 24 ] || fail "not 3 methods x 2 lengths x 2 batches x 2 runs"
 [ "$(rows "$work/grid/runs.jsonl" warmup)" -eq 12 ] || fail "not one warm-up run of each"
 [ "$(wc -l <"$work/grid/summary.csv")" -eq 13 ] || fail "summary.csv has not 1 + 12 lines"

@@ -40,9 +40,16 @@ refuse 1 "$work/no/rows.csv" bench prefill -m "$MODEL" --lengths 64 --methods de
 accept bench attention --shape q64,kv500,h6:2,d64 --shape q70,kv300,h4:4,d16,p32 --methods auto,flashprefill+block_sparse,quoka,xattention,oracle --keep 0.5 --runs 1
 [ "$(grep -c '^q64,kv500,h6:2,d64 ' "$work/out")" -eq 7 ] || fail "not 7 rows for a shape"
 [ "$(grep -c '^q70,kv300,h4:4,d16,p32 .*quoka' "$work/out")" -eq 1 ] || fail "no row for quoka"
+[ "$(grep -c ' [1-9]\.[0-9]e-\(0[3-9]\|1[0-9]\)$' "$work/out")" -eq 14 ] || fail "an output is off by 1 % or more, or not checked"
 accept bench attention --shape q64,kv512,h4:2,d32 --methods seer --runs 1 --json
 printed '"executor": "seer+auto"'
 printed '"share_of_peak": [0-9]'
+[ "$(grep -c '"error": [0-9.]*\(e-\|[0-9]\)' "$work/out")" -eq 2 ] || fail "the JSON has no errors"
+# In f32 only the order of sums is left; in bf16 the weights are rounded, too.
+accept bench attention --shape q64,kv500,h6:2,d64 --methods flashprefill+block_sparse --runs 1 --isa scalar
+[ "$(grep -c ' [0-9.]*e-\(0[6-9]\|1[0-9]\)$' "$work/out")" -eq 2 ] || fail "an output in f32 is off by 1e-5 or more"
+accept bench attention --shape q64,kv512,h4:2,d32 --methods dense --runs 1 --json --no-check
+printed '"error": null'
 head -c 3000 "$golden/smollm2/p1500.txt" >"$work/short.txt"
 accept bench quality -m "$MODEL" -f "$work/short.txt" --out "$work/q" --runs 1 --chunk 200 --sweep dense --sweep auto:alpha=0,5
 [ "$(wc -l <"$work/q/quality.csv")" -eq 4 ] || fail "quality.csv has not 1 + 3 lines"

@@ -2,14 +2,14 @@
 # eval ruler run and score: a small grid, stopped twice and torn, ends as the unbroken one does; what is refused; foreign answers.
 . "$(dirname "$0")/common.inc"
 
-# rows FILE QUESTION ANSWER..: a data file with one prompt of about 250 tokens an answer.
+# rows FILE QUESTION ANSWER..: a data file with one prompt of about 210 tokens an answer.
 filler=$(head -c 800 "$golden/smollm2/p1500.txt" | tr -d '"\\' | tr '\n\t' '  ')
 rows() {
     mkdir -p "$(dirname "$1")"
     out=$1 question=$2 index=0
     shift 2
     for answer in "$@"; do
-        printf '{"index": %d, "input": "%s %s. %s %s", "outputs": ["%s"], "length": 300}\n' $index "$question" "$answer" "$filler" \
+        printf '{"index": %d, "input": "%s %s. %s %s", "outputs": ["%s"], "length": 240}\n' $index "$question" "$answer" "$filler" \
             "$question" "$answer"
         index=$((index + 1))
     done >"$out"
@@ -60,6 +60,7 @@ untimed() {
 grid "$work/whole" >"$work/out" 2>"$work/err" </dev/null || fail "the unbroken run"
 grep -q '^512 vt dense: 3 answered, [0-9]* % of the tokens done, about [0-9]* s left$' "$work/err" || fail "no progress"
 [ "$(answered "$work/whole")" -eq 12 ] || fail "not 12 answers"
+! grep -q 'made' "$work/err" || fail "the prompts are said to be made for others"
 accept eval ruler score "$work/whole"
 printed '^dense  *[0-9.]*  *[0-9.]*  *[0-9.]*  *[0-9.]* to [0-9.]* '
 printed '^flashprefill+auto '
@@ -106,21 +107,99 @@ refuse 2 "method dense is listed twice" $args --methods dense --sweep dense
 # shellcheck disable=SC2086
 refuse 2 "length 512 is listed twice" $args --lengths 512,512
 
+# A short last chunk joins the one before it; the manifest says so. The dense tail must fit into the last chunk.
+chunks() { # OUT
+    sed 's/.*"prompt_tokens":\([0-9]*\),"chunks":\([0-9]*\),.*/\1 \2/' "$1"/dense/synthetic/512/pred/vt.jsonl
+}
+grep -q '"last_chunk": "merge"' "$work/whole/dense/manifest.json" || fail "the manifest does not say what a short last chunk is"
+[ "$(chunks "$work/whole" | wc -l)" -eq 3 ] || fail "the answers do not say their chunks"
+chunks "$work/whole" | while read -r tokens n; do
+    [ $((tokens % 96)) -ne 0 ] && [ "$n" -eq $((tokens / 96)) ] || exit 1
+done || fail "a short last chunk is not merged"
+grid "$work/own" --last-chunk own --methods dense >"$work/out" 2>"$work/err" </dev/null || fail "the run with --last-chunk own"
+grep -q '"last_chunk": "own"' "$work/own/dense/manifest.json" || fail "the manifest does not say that a short chunk stays"
+chunks "$work/own" | while read -r tokens n; do
+    [ "$n" -eq $((tokens / 96 + 1)) ] || exit 1
+done || fail "--last-chunk own merges"
+pred() {
+    sed 's/.*"pred":\("[^"]*"\).*/\1/' "$1/dense/synthetic/512/pred/vt.jsonl"
+}
+[ "$(pred "$work/own")" = "$(pred "$work/whole")" ] || fail "dense answers depend on the chunks"
+# shellcheck disable=SC2086
+refuse 1 'dense/manifest.json: last_chunk was "merge" and is now "own"' $args --methods dense --last-chunk own
+# shellcheck disable=SC2086
+refuse 2 "--dense-tail 97 is longer than a chunk of 96" $args --methods dense --dense-tail 97 --out "$work/tail.out"
+
+# Prompts that another tokenizer was counted for, and prompts of another length, are told with both numbers.
+other=$work/other
+mkdir -p "$other/synthetic/512/data/vt" "$other/synthetic/100/data/vt"
+sed 's/"length": 240/"length": 500/' "$data/synthetic/512/data/vt/validation.jsonl" >"$other/synthetic/512/data/vt/validation.jsonl"
+cp "$data/synthetic/512/data/vt/validation.jsonl" "$other/synthetic/100/data/vt/validation.jsonl"
+one="eval ruler run -m $MODEL --methods dense --tasks vt --samples 1 --chunk 96 --page 32 --dense-tail 0"
+# shellcheck disable=SC2086
+tool $one --data "$other" --lengths 512,100 --out "$work/other.out"
+[ "$code" -eq 0 ] || fail "exit code $code with prompts of another tokenizer"
+file=$other/synthetic/512/data/vt/validation.jsonl
+grep -q "$file: made with another tokenizer, it seems: its rows say 500 tokens on average, this model counts [23][0-9]*, at most [23][0-9]*, in a folder of 512$" \
+    "$work/err" || fail "another tokenizer is not told"
+grep -q "$other/synthetic/100/data/vt/validation.jsonl: made for another length, it seems: up to [23][0-9]* tokens, in a folder of 100$" "$work/err" ||
+    fail "another length is not told"
+[ "$(grep -c 'made' "$work/err")" -eq 2 ] || fail "not one line a file"
+
+# What the data's manifest says is skipped is no failure; tables have a hole there.
+made=$work/made
+rows "$made/synthetic/512/data/fwe/validation.jsonl" "The secret number of the house is" 7351
+for task in fwe vt; do
+    rows "$made/synthetic/1024/data/$task/validation.jsonl" "The secret number of the house is" 7351
+done
+echo '{"profile": "ruler-ref", "note": {"skipped": {"512/vt": "too short for it", "512/cwe": 3}}}' >"$made/manifest.json"
+# shellcheck disable=SC2086
+tool $one --tasks fwe,vt --data "$made" --lengths 512,1024 --out "$work/made.out"
+[ "$code" -eq 0 ] || fail "exit code $code with a hole in the data"
+grep -q '^compactattn: vt is skipped at 512 tokens: too short for it$' "$work/err" || fail "the hole is not told"
+grep -q '"512/vt": "too short for it"' "$work/made.out/manifest.json" || fail "the answers' manifest does not have the hole"
+accept eval ruler score "$work/made.out"
+printed '^512/vt is skipped: too short for it; averages there are over fewer tasks\.$'
+printed '^dense  *-  *100\.00  *100\.00 '
+printed '^dense  *100\.00  *100\.00  *100\.00 '
+! grep -q 'has no answers' "$work/out" || fail "a hole is told as an answer that is missing"
+accept eval ruler score "$work/made.out" --json
+printed '"512/vt": "too short for it"'
+# shellcheck disable=SC2086
+tool $one --tasks cwe,fwe --data "$made" --lengths 512 --out "$work/made2.out"
+[ "$code" -eq 1 ] || fail "a file that is missing without a reason is no failure"
+
 # Bad prompts: told by file and line, the rest goes on. One does not fit the context.
 file=$data/synthetic/512/data/vt/validation.jsonl
 {
     head -n 1 "$file"
     echo '{"index": 1, "input": "x"}'
     echo '{"index": 2, "in'
+    printf '{"index": 3, "input": "\377", "outputs": ["x"]}\n'
+    echo '{"index": 4, "input": "", "outputs": ["x"]}'
     sed -n 3p "$file"
 } >"$work/bad" && cp "$work/bad" "$file"
+mkdir -p "$data/synthetic/512/data/cwe" "$data/synthetic/4k/data/vt" "$data/synthetic/512/data/niah_single_1"
+: >"$data/synthetic/512/data/cwe/validation.jsonl"
+echo '[' >"$data/synthetic/512/data/niah_single_1/validation.jsonl"
 # shellcheck disable=SC2086
-tool $args --methods dense --tasks vt,fwe --samples 9 --ctx 512 --out "$work/bad.out"
+tool $args --methods dense --tasks vt,fwe,cwe,niah_single_1 --samples 9 --ctx 512 --out "$work/bad.out"
 [ "$code" -eq 1 ] || fail "left-out rows are not told by the exit code"
-for words in "$file: line 2: no list of texts \"outputs\"; it is left out" "$file: line 3: " \
+for words in "$file: line 2: no list of texts \"outputs\"; it is left out" "$file: line 3: " "$file: line 4: unable to decode byte 0xff" \
+    "$file: line 5: no text \"input\"; it is left out" "$data/synthetic/512/data/cwe/validation.jsonl: holds no rows" \
+    "$data/synthetic/512/data/niah_single_1/validation.jsonl: line 1: " \
+    "$data/synthetic/512/data/niah_single_1/validation.jsonl: no line can be used" \
+    "$data/synthetic/4k: not a length in tokens; it is left out" \
     "$data/synthetic/512/data/fwe/validation.jsonl: is not there; fwe is skipped at 512"; do
     grep -qF -- "$words" "$work/err" || fail "not told: $words"
 done
+[ "$(wc -l <"$work/bad.out/dense/synthetic/512/pred/vt.jsonl")" -eq 2 ] || fail "the good lines are not answered"
+mkdir -p "$work/bad.out/dense/synthetic/512.old/pred"
+tool eval ruler score "$work/bad.out"
+[ "$code" -eq 0 ] || fail "exit code $code with a folder that is no length"
+grep -qF "$work/bad.out/dense/synthetic/512.old: not a length in tokens; it is left out" "$work/err" ||
+    fail "a folder of answers that is no length is not told"
+rm -r "$data/synthetic/4k"
 # shellcheck disable=SC2086
 tool $args --methods dense --samples 9 --ctx 100 --out "$work/short.out"
 grep -q "$file: 2 of 2 prompts do not fit the context of 100 and are left out (index 0: [0-9]* tokens and 30 to write)" "$work/err" ||

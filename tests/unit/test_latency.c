@@ -68,6 +68,32 @@ static void test_keep(void **state)
     }
 }
 
+/* Three fifths of a Llama-3.1-8B's 32K prompt are matrix products; the rest grows with the square. */
+static void test_gflop(void **state)
+{
+    (void)state;
+    const ca_model_info llama = {
+        .n_layers = 32, .hidden = 4096, .n_heads = 32, .n_kv_heads = 8, .head_dim = 128, .ffn = 14336, .vocab = 128256
+    };
+    const double params = 32.0 * (2 * 4096.0 * 4096 + 2 * 4096.0 * 1024 + 3 * 4096.0 * 14336); /* 6.98e9 */
+    const double pairs = 32.0 * 32768 * 32768 / 2, heads = 4096;
+    assert_true(fabs(latency_gflop(&llama, 32768, 1) - 2e-9 * (params * 32768 + 2 * heads * pairs)) < 1);
+    assert_true(fabs(latency_gflop(&llama, 32768, 0) - 2e-9 * params * 32768) < 1);
+    assert_true(fabs(latency_gflop(&llama, 32768, 0.5) * 2 - latency_gflop(&llama, 32768, 0) - latency_gflop(&llama, 32768, 1)) <
+                1);
+    assert_true(latency_gflop(&llama, 131072, 1) > 6 * latency_gflop(&llama, 32768, 1)); /* tokens alone: 4 */
+
+    ca_model_info near = llama;
+    near.n_sliding = 31, near.window = 1024;
+    const double far_pairs = 32768.0 * 32768 / 2, near_pairs = 1024.0 * 1024 / 2 + (32768.0 - 1024) * 1024;
+    assert_true(fabs(latency_gflop(&near, 32768, 1) - 2e-9 * (params * 32768 + 2 * heads * (far_pairs + 31 * near_pairs))) < 1);
+    assert_true(fabs(latency_gflop(&near, 512, 1) - latency_gflop(&llama, 512, 1)) < 1e-3);
+
+    ca_model_info experts = llama;
+    experts.n_experts = 8, experts.experts_per_token = 2, experts.expert_ffn = 7168;
+    assert_true(fabs(latency_gflop(&experts, 1000, 1) - latency_gflop(&llama, 1000, 1) - 2e-9 * 1000 * 32 * 4096 * 8) < 1e-3);
+}
+
 static void add_row(json_t *rows, const char *method, int length, const char *phase, const char *status, double e2e, double attn)
 {
     json_t *row = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:s, s:f, s:f, s:f, s:f, s:i, s:s}", "model", "m",
@@ -129,6 +155,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prompts),
         cmocka_unit_test(test_keep),
+        cmocka_unit_test(test_gflop),
         cmocka_unit_test(test_summary),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

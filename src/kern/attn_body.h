@@ -32,7 +32,7 @@ typedef struct attn_scratch {
 
 /* One page of a group: the tokens that a tile may see, 0 = none. */
 typedef struct attn_view {
-    const float *v;
+    const float *v, *next_v; /* values, and those that the same place of the next group has, NULL = none */
     int seen[ATTN_TILES];
 } attn_view;
 
@@ -80,10 +80,11 @@ static __attribute__((noinline, cold)) void attn_raise(const attn_scratch *s, ui
 /* Scores and probabilities of mr query vectors against nv*VW tokens of a K panel, P from column p0 on; c = scale log2 e.
  * When masked, vector r sees the tokens [hidden[r], seen[r]) of the panel. */
 V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const attn_scratch *s, uint32_t row0, const float *q,
-                           const float *k, uint32_t head_dim, uint32_t p0, float c, const int *hidden, const int *seen)
+                           const float *k, uint32_t head_dim, uint32_t p0, float c, const tile_ahead *ahead, const int *hidden,
+                           const int *seen)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
-    tile_dots(mr, nv, 1, acc, q, k, head_dim / V_KS);
+    tile_dots(mr, nv, 1, acc, q, k, head_dim / V_KS, ahead);
     vm live[V_TILE_MR][V_TILE_NV];
     const vf vc = v_set1(c);
     vf over = v_set1(-INFINITY); /* the most that a score exceeds its row's reference by */
@@ -137,7 +138,8 @@ V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const 
 
 /* O[mr][nv*VW] += P V panel over the pages of a group; tile: which of a view's tiles, d0: the panel's first element of a page. */
 V_INLINE void attn_pv_tile(const int mr, const int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t p_stride,
-                           const attn_view *views, uint32_t n_views, uint32_t tile, size_t panel, uint32_t page_tokens)
+                           const attn_view *views, uint32_t n_views, uint32_t tile, size_t panel, uint32_t page_tokens,
+                           uint32_t n_tiles)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
     V_UNROLL
@@ -148,10 +150,12 @@ V_INLINE void attn_pv_tile(const int mr, const int nv, float *o, uint32_t head_d
     for (uint32_t g = 0; g < n_views; g++, p += page_tokens) {
         const float *v = views[g].v + panel;
         const uint32_t n_units = ((uint32_t)views[g].seen[tile] + V_KS - 1) / V_KS;
+        const tile_ahead ahead = tile_share(views[g].next_v ? views[g].next_v + panel : NULL, page_tokens / V_KS, tile, n_tiles);
         for (uint32_t u = 0; u < n_units; u++) {
             vf vv[V_TILE_NV];
             V_UNROLL
             for (int j = 0; j < nv; j++) vv[j] = v_load(v + j * VW);
+            tile_fetch(&ahead, u, nv);
             V_UNROLL
             for (int r = 0; r < mr; r++) {
                 float unit;
@@ -171,9 +175,9 @@ V_INLINE void attn_pv_tile(const int mr, const int nv, float *o, uint32_t head_d
 }
 
 static void attn_qk_full(int mr, int nv, const attn_scratch *s, uint32_t row0, const float *q, const float *k, uint32_t head_dim,
-                         uint32_t p0, float c)
+                         uint32_t p0, float c, const tile_ahead *ahead)
 {
-#define CALL(MR, NV) attn_qk_tile(MR, NV, false, s, row0, q, k, head_dim, p0, c, NULL, NULL)
+#define CALL(MR, NV) attn_qk_tile(MR, NV, false, s, row0, q, k, head_dim, p0, c, ahead, NULL, NULL)
     if (nv == V_TILE_NV) {
         TILE_MR_CASES(mr, CALL, V_TILE_NV)
     } else {
@@ -183,18 +187,18 @@ static void attn_qk_full(int mr, int nv, const attn_scratch *s, uint32_t row0, c
 }
 
 static void attn_qk_masked(int nv, const attn_scratch *s, uint32_t row0, const float *q, const float *k, uint32_t head_dim,
-                           uint32_t p0, float c, const int *hidden, const int *seen)
+                           uint32_t p0, float c, const tile_ahead *ahead, const int *hidden, const int *seen)
 {
     if (nv == V_TILE_NV)
-        attn_qk_tile(V_TILE_MR, V_TILE_NV, true, s, row0, q, k, head_dim, p0, c, hidden, seen);
+        attn_qk_tile(V_TILE_MR, V_TILE_NV, true, s, row0, q, k, head_dim, p0, c, ahead, hidden, seen);
     else
-        attn_qk_tile(V_TILE_MR, 2, true, s, row0, q, k, head_dim, p0, c, hidden, seen);
+        attn_qk_tile(V_TILE_MR, 2, true, s, row0, q, k, head_dim, p0, c, ahead, hidden, seen);
 }
 
 static void attn_pv(int mr, int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t p_stride, const attn_view *views,
-                    uint32_t n_views, uint32_t tile, size_t panel, uint32_t page_tokens)
+                    uint32_t n_views, uint32_t tile, size_t panel, uint32_t page_tokens, uint32_t n_tiles)
 {
-#define CALL(MR, NV) attn_pv_tile(MR, NV, o, head_dim, p, p_stride, views, n_views, tile, panel, page_tokens)
+#define CALL(MR, NV) attn_pv_tile(MR, NV, o, head_dim, p, p_stride, views, n_views, tile, panel, page_tokens, n_tiles)
     switch (nv) {
     case 1: TILE_MR_CASES(mr, CALL, 1) break;
     case 2: TILE_MR_CASES(mr, CALL, 2) break;
@@ -234,8 +238,8 @@ static inline int attn_hidden(const ca_page_ref *page, int32_t pos, uint32_t win
     return n < 0 ? 0 : n > (int64_t)page->len ? (int)page->len : (int)n;
 }
 
-/* Probabilities of all tiles against one page, to the columns from p0 on; fills its view. `next`, if any, comes closer meanwhile. */
-static void attn_page_scores(const ca_attn_job *job, const attn_scratch *s, const ca_page_ref *page, const ca_page_ref *next,
+/* Probabilities of all tiles against one page, to the columns from p0 on; fills its view and fetches the keys of the next page. */
+static void attn_page_scores(const ca_attn_job *job, const attn_scratch *s, const ca_page_ref *page, const float *next,
                              uint32_t n_tiles, uint32_t p0, attn_view *view)
 {
     const uint32_t bs = job->page_tokens, dim = job->head_dim;
@@ -252,27 +256,23 @@ static void attn_page_scores(const ca_attn_job *job, const attn_scratch *s, cons
         if (attn_hidden(page, s->pos[t * V_TILE_MR], job->window) >= view->seen[t]) view->seen[t] = 0;
     }
 
-    const size_t page_bytes = (size_t)2 * bs * units * 4;
-    const size_t slice = ca_align_up(page_bytes / ((size_t)n_tiles * (bs / kp)), 64);
-    size_t ahead = next ? 0 : page_bytes;
     for (uint32_t t0 = 0; t0 < bs; t0 += kp) {
         const float *panel = k + (size_t)t0 * units;
         for (uint32_t t = 0; t < n_tiles; t++) {
-            for (const size_t end = ahead + slice; ahead < end && ahead < page_bytes; ahead += 64)
-                __builtin_prefetch((const char *)next->data + ahead, 0, 2);
             if (view->seen[t] <= (int)t0) continue;
             const uint32_t row0 = t * V_TILE_MR;
             const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0);
             const float *q = s->q + (size_t)t * units * V_TILE_MR;
+            const tile_ahead ahead = tile_share(next ? next + (size_t)t0 * units : NULL, units, t, n_tiles);
             if (masked) {
                 int hidden[V_TILE_MR], seen[V_TILE_MR];
                 for (uint32_t r = 0; r < V_TILE_MR; r++) {
                     hidden[r] = attn_hidden(page, s->pos[row0 + r], job->window) - (int)t0;
                     seen[r] = attn_seen(page, s->pos[row0 + r]) - (int)t0;
                 }
-                attn_qk_masked((int)(kp / VW), s, row0, q, panel, dim, p0 + t0, c, hidden, seen);
+                attn_qk_masked((int)(kp / VW), s, row0, q, panel, dim, p0 + t0, c, &ahead, hidden, seen);
             } else {
-                attn_qk_full(mr, (int)(kp / VW), s, row0, q, panel, dim, p0 + t0, c);
+                attn_qk_full(mr, (int)(kp / VW), s, row0, q, panel, dim, p0 + t0, c, &ahead);
             }
         }
     }
@@ -289,7 +289,7 @@ static void attn_group_values(const ca_attn_job *job, const attn_scratch *s, con
             const uint32_t row0 = t * V_TILE_MR;
             const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0);
             attn_pv(mr, (int)(width / VW), s->o + (size_t)row0 * dim + d0, dim, s->p + (size_t)row0 * s->p_stride, s->p_stride,
-                    views, n_views, t, (size_t)d0 * (bs / V_KS), bs);
+                    views, n_views, t, (size_t)d0 * (bs / V_KS), bs, n_tiles);
         }
     }
 }
@@ -327,11 +327,14 @@ static void attn(const ca_attn_job *job)
     memset(s.l, 0, (size_t)n * VW * 4);
     for (uint32_t i = 0; i < n; i++) s.m[i] = -INFINITY;
 
+    const size_t v_at = (size_t)job->page_tokens * (job->head_dim / V_KS);
     attn_view views[ATTN_GROUP_PAGES];
     uint32_t n_views = 0;
     for (uint32_t i = 0; i < job->n_pages; i++) {
         if ((int64_t)job->pages[i].pos > s.pos[n - 1]) continue;
-        attn_page_scores(job, &s, &job->pages[i], i + 1 < job->n_pages ? &job->pages[i + 1] : NULL, n_tiles,
+        const uint32_t same = i + s.group; /* the page that will have this one's place */
+        views[n_views].next_v = same < job->n_pages ? (const float *)job->pages[same].data + v_at : NULL;
+        attn_page_scores(job, &s, &job->pages[i], i + 1 < job->n_pages ? job->pages[i + 1].data : NULL, n_tiles,
                          n_views * job->page_tokens, &views[n_views]);
         if (++n_views < s.group) continue;
         attn_group_values(job, &s, views, n_views, n_tiles);

@@ -21,10 +21,31 @@ static inline void pack_vector(float *dst, size_t lanes, const float *src, uint3
     }
 }
 
+/* While a tile reads units [first, first + n) of a panel, it fetches the same units of a panel that will be read later: one line
+ * now and then, so that memory works while the products run. */
+typedef struct tile_ahead {
+    const float *panel;
+    uint32_t first, n;
+} tile_ahead;
+
+V_INLINE void tile_fetch(const tile_ahead *ahead, uint32_t u, const int nv)
+{
+    if (u - ahead->first >= ahead->n) return;
+    const float *at = ahead->panel + (size_t)u * (uint32_t)(nv * VW);
+    for (int i = 0; i < nv * VW; i += 16) __builtin_prefetch(at + i, 0, 2);
+}
+
+/* The share of n_units that tile t of n fetches. */
+static inline tile_ahead tile_share(const float *panel, uint32_t n_units, uint32_t t, uint32_t n)
+{
+    const uint32_t first = n_units * t / n;
+    return (tile_ahead){ .panel = panel, .first = first, .n = panel ? n_units * (t + 1) / n - first : 0 };
+}
+
 /* acc[r][j] = dot products of row r with the nv*VW tokens of a K panel. A row is `period` packed vectors that take turns over the
  * tokens: 1 = one query vector for all. */
 V_INLINE void tile_dots(const int mr, const int nv, const int period, vf (*acc)[V_TILE_NV], const float *q, const float *k,
-                        uint32_t units)
+                        uint32_t units, const tile_ahead *ahead)
 {
     V_UNROLL
     for (int r = 0; r < mr; r++) {
@@ -35,6 +56,7 @@ V_INLINE void tile_dots(const int mr, const int nv, const int period, vf (*acc)[
         vf kv[V_TILE_NV];
         V_UNROLL
         for (int j = 0; j < nv; j++) kv[j] = v_load(k + j * VW);
+        if (ahead) tile_fetch(ahead, u, nv);
         V_UNROLL
         for (int r = 0; r < mr; r++) {
             V_UNROLL

@@ -15,7 +15,7 @@ compile = cmake --build $(1) --parallel $(JOBS)
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: build model demo check check-sanitize lint format bench bench-peers quality fuzz install clean help
+.PHONY: build model demo check check-arm check-sanitize lint format bench bench-peers quality fuzz install clean help
 
 build: ## build the tool (build/compactattn) and the library
 	@$(call configure,$(BUILD),)
@@ -31,6 +31,9 @@ check: lint model ## lint, then build and run every test
 	@$(call configure,$(BUILD),-DCA_TESTS=ON)
 	@$(call compile,$(BUILD))
 	@cd $(BUILD) && $(CTEST)
+
+check-arm: ## cross-compile for ARM64 and run the tests of the NEON kernels under qemu-user
+	@JOBS=$(JOBS) CMAKE_ARGS="$(CMAKE_ARGS)" scripts/check-arm.sh build-arm
 
 check-sanitize: model ## every test under address, leak and undefined-behavior sanitizers
 	@$(call configure,build-sanitize,-DCA_TESTS=ON -DCA_SANITIZE=ON)

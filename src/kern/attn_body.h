@@ -101,7 +101,7 @@ V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const 
         vf top = acc[r][0];
         V_UNROLL
         for (int j = 1; j < nv; j++) top = v_max(top, acc[r][j]);
-        over = v_max(over, v_fma(top, vc, v_set1(-s->m[row0 + (uint32_t)r])));
+        over = v_max(v_fma(top, vc, v_set1(-s->m[row0 + (uint32_t)r])), over); /* a NaN score hides no other row */
     }
     if (__builtin_expect(v_any_gt(over, (float)ATTN_SLACK), 0)) {
         V_UNROLL

@@ -112,10 +112,7 @@ static double peak(uint64_t iters)
     const vf a = v_set1(1e-3F), b = v_set1(1e-3F);
     for (uint64_t it = 0; it < iters; it++) {
         V_UNROLL
-        for (int i = 0; i < CHAINS; i++) {
-            acc[i] = v_dot(acc[i], a, b);
-            __asm__ volatile("" : "+v"(acc[i])); /* keeps the chain */
-        }
+        for (int i = 0; i < CHAINS; i++) acc[i] = v_opaque(v_dot(acc[i], a, b)); /* keeps the chain */
     }
     vf sum = v_zero();
     V_UNROLL

@@ -13,16 +13,20 @@
 #else
 #define ON_X86(x) NULL
 #endif
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#define ON_ARM(x) (x)
+#else
+#define ON_ARM(x) NULL
+#endif
 
 /* Best first. A name is known on every machine, so that a cap means the same everywhere; a set that this build lacks is NULL. */
 static const struct {
     const char *name;
     const ca_kern *kern;
 } sets[] = {
-    { "avx512bf16", ON_X86(&ca_kern_avx512bf16) },
-    { "avx512", ON_X86(&ca_kern_avx512) },
-    { "avx2", ON_X86(&ca_kern_avx2) },
-    { "scalar", &ca_kern_scalar },
+    { "avx512bf16", ON_X86(&ca_kern_avx512bf16) }, { "avx512", ON_X86(&ca_kern_avx512) }, { "avx2", ON_X86(&ca_kern_avx2) },
+    { "neonbf16", ON_ARM(&ca_kern_neonbf16) },     { "neon", ON_ARM(&ca_kern_neon) },     { "scalar", &ca_kern_scalar },
 };
 enum { N_SETS = sizeof sets / sizeof sets[0] };
 
@@ -30,9 +34,8 @@ static const struct {
     uint32_t bit;
     const char *name;
 } flags[] = {
-    { CA_CPU_AVX2_FMA, "avx2+fma" },
-    { CA_CPU_AVX512, "avx512f+bw+dq+vl" },
-    { CA_CPU_AVX512_BF16, "avx512_bf16" },
+    { CA_CPU_AVX2_FMA, "avx2+fma" }, { CA_CPU_AVX512, "avx512f+bw+dq+vl" }, { CA_CPU_AVX512_BF16, "avx512_bf16" },
+    { CA_CPU_NEON, "asimd" },        { CA_CPU_NEON_BF16, "bf16" },
 };
 enum { N_FLAGS = sizeof flags / sizeof flags[0] };
 
@@ -48,6 +51,9 @@ uint32_t ca_cpu_features(void)
         unsigned a = 0, b = 0, c = 0, d = 0;
         if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1U << 5))) f |= CA_CPU_AVX512_BF16;
     }
+#elif defined(__aarch64__)
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMD) f |= CA_CPU_NEON;
+    if (getauxval(AT_HWCAP2) & HWCAP2_BF16) f |= CA_CPU_NEON_BF16;
 #endif
     return f;
 }
@@ -75,7 +81,7 @@ ca_status ca_kern_choose(const char *isa, const ca_kern **out)
 {
     const size_t first = first_allowed(isa);
     if (first == N_SETS)
-        return ca_fail(CA_E_ARG, "unknown instruction set '%s': use auto, avx512bf16, avx512, avx2 or scalar", isa);
+        return ca_fail(CA_E_ARG, "unknown instruction set '%s': use auto, avx512bf16, avx512, avx2, neonbf16, neon or scalar", isa);
     const uint32_t features = ca_cpu_features();
     if (!is_auto(isa) && !fits(first, features))
         return ca_fail(CA_E_UNSUPPORTED, "this CPU or build cannot run '%s': see `compactattn doctor`", isa);

@@ -12,11 +12,13 @@
 
 #include "base/arith.h"
 
-/* CPU feature bits (kern.c fills them from cpuid, OS support included). */
+/* CPU feature bits (kern.c fills them from cpuid or the auxiliary vector, OS support included). */
 enum {
     CA_CPU_AVX2_FMA = 1 << 0,
     CA_CPU_AVX512 = 1 << 1, /* F, BW, DQ, VL */
-    CA_CPU_AVX512_BF16 = 1 << 2
+    CA_CPU_AVX512_BF16 = 1 << 2,
+    CA_CPU_NEON = 1 << 3,
+    CA_CPU_NEON_BF16 = 1 << 4
 };
 
 /* One page of a row, as the kernel sees it. */

@@ -75,6 +75,13 @@ V_INLINE float v_hadd(vf a)
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
+/* Hides from the compiler where a value comes from. */
+V_INLINE vf v_opaque(vf a)
+{
+    __asm__ volatile("" : "+v"(a));
+    return a;
+}
+
 /* Vector j of p[0..period) repeated without end, in floats; period 1, 8 or 16. */
 V_INLINE vf v_load_cycle(const float *p, int period, int j)
 {

@@ -69,6 +69,13 @@ V_INLINE bool v_any_gt(vf a, float b)
     return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_GT_OQ) != 0;
 }
 
+/* Hides from the compiler where a value comes from. */
+V_INLINE vf v_opaque(vf a)
+{
+    __asm__ volatile("" : "+v"(a));
+    return a;
+}
+
 /* Vector j of p[0..period) repeated without end, in floats; period 1, 8 or 16. */
 V_INLINE vf v_load_cycle(const float *p, int period, int j)
 {

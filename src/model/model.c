@@ -103,6 +103,22 @@ static ca_status open_tokenizer(ca_model *model)
                         : ca_tokenizer_from_folder(ca_store_path(model->store), &model->tokenizer);
 }
 
+/* Matrix products of the kernel set's type. Where oneDNN has none (2.6 lacks bf16 on ARM) and no set is named, the best set of fp32
+ * takes over. */
+static ca_status open_engine(ca_model *model, const char *isa)
+{
+    const ca_status st = ca_gemm_engine_create(ca_kern_dtype(model->kern), &model->engine);
+    if (st != CA_E_UNSUPPORTED || (isa != NULL && strcmp(isa, "auto") != 0)) return st;
+    ca_kern_report sets[8];
+    const size_t n = ca_kern_reports(isa, sets, 8);
+    for (size_t i = 0; i < n && i < 8; i++) {
+        if (!sets[i].usable) continue;
+        CA_TRY(ca_kern_choose(sets[i].name, &model->kern));
+        if (ca_kern_dtype(model->kern) == CA_F32) return ca_gemm_engine_create(CA_F32, &model->engine);
+    }
+    return st;
+}
+
 static ca_status load(ca_model *model, const origin *from, const ca_model_opt *opt)
 {
     model->drawn = from->drawn;
@@ -113,7 +129,7 @@ static ca_status load(ca_model *model, const origin *from, const ca_model_opt *o
     CA_TRY(cut_layers(model, from->n_layers));
     CA_TRY(extend(model, opt));
     CA_TRY(open_tokenizer(model));
-    CA_TRY(ca_gemm_engine_create(ca_kern_dtype(model->kern), &model->engine));
+    CA_TRY(open_engine(model, opt->isa));
     CA_TRY(fill_info(model));
     return ca_weights_load(model, opt->forecast_only);
 }

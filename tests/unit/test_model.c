@@ -12,7 +12,7 @@
 #include "model/config.h"
 #include "tiny_model.h"
 
-static const char *const isas[] = { "avx512bf16", "avx512", "avx2", "scalar" };
+static const char *const isas[] = { "avx512bf16", "avx512", "avx2", "neonbf16", "neon", "scalar" };
 
 static ca_status open_isa(const char *path, const char *isa, ca_model **out)
 {
@@ -40,6 +40,7 @@ static double forward_error(const tiny_model *tiny, const char *isa, const uint3
     ca_session *session = NULL;
     if (open_isa(tiny->path, isa, &model) != CA_OK) {
         if (strstr(ca_last_error(), "CPU") != NULL) return -1.0; /* this machine lacks the ISA */
+        if (strcmp(isa, "neonbf16") == 0 && strstr(ca_last_error(), "oneDNN refuses") != NULL) return -1.0; /* some versions do */
         fail_msg("%s", ca_last_error());
     }
     ca_session_opt opt;
@@ -93,7 +94,7 @@ static void test_forward(void **state)
             const double error = forward_error(tiny, isas[i], tokens, N, expected);
             if (error < 0.0) continue;
             n_run++;
-            const double bound = i == 0 ? 0.05 : 1e-5;
+            const double bound = strstr(isas[i], "bf16") ? 0.05 : 1e-5;
             if (!(error <= bound)) fail_msg("%s, %s: relative error %g, bound %g", shapes[c].covers, isas[i], error, bound);
         }
         assert_true(n_run > 0);

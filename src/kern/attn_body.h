@@ -264,7 +264,9 @@ static void attn_page_scores(const ca_attn_job *job, const attn_scratch *s, cons
             const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0);
             const float *q = s->q + (size_t)t * units * V_TILE_MR;
             const tile_ahead ahead = tile_share(next ? next + (size_t)t0 * units : NULL, units, t, n_tiles);
-            if (masked) {
+            const bool whole = !masked || (attn_seen(page, s->pos[row0]) >= (int)(t0 + kp) &&
+                                           attn_hidden(page, s->pos[row0 + V_TILE_MR - 1], job->window) <= (int)t0);
+            if (!whole) {
                 int hidden[V_TILE_MR], seen[V_TILE_MR];
                 for (uint32_t r = 0; r < V_TILE_MR; r++) {
                     hidden[r] = attn_hidden(page, s->pos[row0 + r], job->window) - (int)t0;

@@ -14,10 +14,10 @@ _Static_assert((int)V_TILE_MR == (int)CA_ATTN_TILE && CA_ATTN_BLOCK % CA_ATTN_TI
 /* One vector in the kernel's type to its lane of a packed tile; zeros for src NULL. */
 static inline void pack_vector(float *dst, size_t lanes, const float *src, uint32_t units)
 {
-    for (uint32_t u = 0; u < units; u++) {
-        v_elt unit[V_KS] = { 0 };
-        for (uint32_t e = 0; src && e < V_KS; e++) unit[e] = v_elt_of(src[u * V_KS + e]);
-        memcpy(dst + u * lanes, unit, 4);
+    v_elt some[VW] = { 0 };
+    for (uint32_t u0 = 0; u0 < units; u0 += VW / V_KS) {
+        if (src) v_store_elts(some, v_load(src + (size_t)u0 * V_KS));
+        for (uint32_t u = 0; u < VW / V_KS; u++) memcpy(dst + (u0 + u) * lanes, some + u * V_KS, 4);
     }
 }
 

@@ -38,6 +38,7 @@ struct line {
     ca_session_opt opt; /* of the method: selector, rows, page */
     struct layer *layer;
     double select_ms, table_ms, kernel_ms, kept, gflop;
+    double gb;    /* keys and values of the pages in the table; NaN: enough queries share them to be no matter */
     double error; /* of the last run; NaN: not checked */
 };
 
@@ -53,6 +54,7 @@ struct bench {
     const ca_kern *kern;
     int n_threads;
     double peak;
+    double bandwidth; /* GB/s; NaN: no line has needed it yet */
     struct shape shape;
     ca_gate *gate; /* made up; only when seer is asked for */
     struct layer layers[MAX_CACHES];
@@ -380,6 +382,21 @@ static ca_status find_error(const struct bench *bench, const struct line *line, 
     return status;
 }
 
+/* Keys and values that the rows of a table list, in 1e9 bytes: what several rows list is read as often. */
+static double listed_gb(const struct bench *bench, const struct line *line, const ca_table *table)
+{
+    const double width = ca_kern_dtype(bench->kern) == CA_F32 ? 4 : 2;
+    uint64_t tokens = 0;
+    for (size_t i = 0; i < table->n_pages; i++) tokens += ca_page_len(line->layer->cache, table->pages[i]);
+    return 2e-9 * width * bench->shape.dim * (double)tokens;
+}
+
+/* Rows of few queries do little with what they read: the memory is their limit, not arithmetic. */
+static bool reads_much(const struct bench *bench, const struct line *line)
+{
+    return bench->shape.q < line->opt.page_tokens;
+}
+
 /* One run of a line; each of its times is kept when it is the best so far. */
 static ca_status run_line(struct bench *bench, struct line *line, bool check)
 {
@@ -423,6 +440,7 @@ static ca_status run_line(struct bench *bench, struct line *line, bool check)
     ca_table_measure(layer->cache, &table, &count);
     line->kept = count.past_pairs_dense > 0 ? (double)count.past_pairs / (double)count.past_pairs_dense : 1.0;
     line->gflop = 4e-9 * s->dim * (double)count.pairs;
+    line->gb = reads_much(bench, line) ? listed_gb(bench, line, &table) : NAN;
     line->select_ms = fmin(line->select_ms, selected - start);
     line->table_ms = fmin(line->table_ms, planned - selected);
     line->kernel_ms = fmin(line->kernel_ms, end - planned);
@@ -434,6 +452,7 @@ static void add_row(struct bench *bench, const struct line *line)
     const struct line *dense = &bench->lines[0];
     const double rate = line->gflop / (line->kernel_ms / 1e3), total = line->select_ms + line->table_ms + line->kernel_ms;
     const double planning = 100 * (line->select_ms + line->table_ms) / dense->kernel_ms;
+    const double gb_per_s = line->gb / (line->kernel_ms / 1e3), bandwidth = isnan(line->gb) ? NAN : bench->bandwidth;
     char error[16] = "-";
     if (!isnan(line->error)) snprintf(error, sizeof error, "%.1e", line->error);
     const struct table_cell cells[] = {
@@ -446,17 +465,20 @@ static void add_row(struct bench *bench, const struct line *line)
         { NULL, line->kernel_ms },
         { NULL, rate },
         { NULL, 100 * rate / bench->peak },
+        { NULL, gb_per_s },
+        { NULL, 100 * gb_per_s / bandwidth },
         { NULL, planning },
         { NULL, dense->kernel_ms / total },
         { error, 0 },
     };
     (void)table_add(bench->table, cells);
-    json_array_append_new(bench->rows,
-                          json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "shape", bench->shape.text,
-                                    "executor", line->name, "kept", line->kept, "ms", total, "select_ms", line->select_ms,
-                                    "table_ms", line->table_ms, "kernel_ms", line->kernel_ms, "gflops", rate, "peak_gflops",
-                                    bench->peak, "share_of_peak", rate / bench->peak, "planning_of_dense", planning / 100, "error",
-                                    json_number(line->error)));
+    json_array_append_new(bench->rows, json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:f, s:o}",
+                                                 "shape", bench->shape.text, "executor", line->name, "kept", line->kept, "ms",
+                                                 total, "select_ms", line->select_ms, "table_ms", line->table_ms, "kernel_ms",
+                                                 line->kernel_ms, "gflops", rate, "peak_gflops", bench->peak, "share_of_peak",
+                                                 rate / bench->peak, "gb_per_s", json_number(gb_per_s), "memory_gb_per_s",
+                                                 json_number(bandwidth), "share_of_memory", json_number(gb_per_s / bandwidth),
+                                                 "planning_of_dense", planning / 100, "error", json_number(line->error)));
 }
 
 static void free_shape(struct bench *bench)
@@ -470,6 +492,18 @@ static void free_shape(struct bench *bench)
     bench->q = bench->q_raw = bench->o = bench->centers = NULL;
     ca_gate_destroy(bench->gate);
     bench->gate = NULL;
+}
+
+/* The best that the machine was seen to do, near in time to the lines. */
+static ca_status measure_machine(struct bench *bench)
+{
+    bool reads = false;
+    double bandwidth = 0;
+    bench->peak = fmax(bench->peak, ca_kern_peak_gflops(bench->kern, bench->n_threads, 20));
+    for (size_t i = 0; i < bench->n_lines; i++) reads = reads || reads_much(bench, &bench->lines[i]);
+    const ca_status status = reads ? ca_memory_bandwidth(bench->n_threads, 8, &bandwidth) : CA_OK;
+    if (reads) bench->bandwidth = fmax(bench->bandwidth, bandwidth);
+    return status;
 }
 
 /* All lines take turns, so that a slow moment of the machine hits them alike; the best time of each part counts. */
@@ -491,7 +525,8 @@ static int run_shape(struct bench *bench)
         bench->lines[i].error = NAN;
     }
     for (int64_t r = 0; r < bench->options->runs && code == EXIT_DONE; r++) {
-        bench->peak = fmax(bench->peak, ca_kern_peak_gflops(bench->kern, bench->n_threads, 20));
+        const ca_status measured = measure_machine(bench);
+        if (measured != CA_OK) code = fail_library(measured);
         for (size_t i = 0; i < bench->n_lines && code == EXIT_DONE; i++) {
             const bool check = !bench->options->no_check && r + 1 == bench->options->runs;
             const ca_status status = run_line(bench, &bench->lines[i], check);
@@ -510,8 +545,10 @@ static int print_all(struct bench *bench)
         bench->rows = NULL;
         return json_print(rows);
     }
-    printf("%s, %d threads, measured peak %.0f GFLOP/s, best of %lld interleaved runs\n", ca_kern_name(bench->kern),
-           bench->n_threads, bench->peak, (long long)bench->options->runs);
+    char memory[64] = "";
+    if (!isnan(bench->bandwidth)) snprintf(memory, sizeof memory, ", memory read at %.1f GB/s", bench->bandwidth);
+    printf("%s, %d threads, measured peak %.0f GFLOP/s%s, best of %lld interleaved runs\n", ca_kern_name(bench->kern),
+           bench->n_threads, bench->peak, memory, (long long)bench->options->runs);
     table_write_text(bench->table, stdout);
     return EXIT_DONE;
 }
@@ -528,6 +565,8 @@ static int run(const struct options *options)
         { "kernel", "kernel_ms", 2, NULL },
         { "GFLOP/s", "gflops", 0, NULL },
         { "of peak", "share_of_peak", 1, " %" },
+        { "GB/s", "gb_per_s", 1, NULL },
+        { "of memory", "share_of_memory", 1, " %" },
         { "select+table of dense", "planning", 2, " %" },
         { "speedup", "speedup", 2, "x" },
         { "error", "error", -1, NULL },
@@ -535,7 +574,7 @@ static int run(const struct options *options)
     static const char *const default_shapes[] = { "q1024,kv8192,h32:8,d128", "q1024,kv32768,h32:8,d128", "q1024,kv8192,h9:3,d64" };
     const char *const *shapes = options->shapes.n > 0 ? options->shapes.items : default_shapes;
     const size_t n_shapes = options->shapes.n > 0 ? options->shapes.n : 3;
-    struct bench bench = { .options = options, .n_threads = engine_threads(options), .rows = json_array() };
+    struct bench bench = { .options = options, .n_threads = engine_threads(options), .bandwidth = NAN, .rows = json_array() };
     const ca_status status = ca_kern_choose(options->isa, &bench.kern);
     if (status != CA_OK) return fail_library(status);
     omp_set_num_threads(bench.n_threads);
@@ -568,10 +607,12 @@ const struct command command_bench_attention = {
         "centers, so that blocks matter unequally. --keep adds compactattn rows that read a given share of the past. Select and\n"
         "table are shown as a share of dense attention, too; seer runs with a made-up gate of the published shape. error is the largest\n"
         "difference of the last run's output from attention in double precision over the same pages, as a share of the largest true\n"
-        "value, over a few tokens and heads.\n\n"
+        "value, over a few tokens and heads. Where q is less than a page, GB/s is how fast the keys and values of the listed pages were\n"
+        "read, and of memory the share of the speed at which the machine's memory can be read, measured in turn with the rows.\n\n"
         "Examples:\n"
         "  compactattn bench attention --shape q1024,kv32768,h32:8,d128 --methods flashprefill+compactattn,seer,xattention\n"
-        "  compactattn bench attention --shape q1024,kv131072,h32:8,d128 --keep 0.05,0.1,0.25,0.5 --json",
+        "  compactattn bench attention --shape q1024,kv131072,h32:8,d128 --keep 0.05,0.1,0.25,0.5 --json\n"
+        "  compactattn bench attention --shape q1,kv32768,h32:8,d128 --methods dense",
     .bit = CMD_BENCH_ATTENTION,
     .run = run,
 };

@@ -6,6 +6,7 @@
 #include "cli/message.h"
 #include "eval/ledger.h"
 #include "eval/longbench_summary.h"
+#include "eval/round_trip.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,7 @@ struct work {
     char label[RULER_NAME + LONGBENCH_ID];
     double done, total; /* tokens of prompts and answers */
     size_t n_left_out;
+    bool tried; /* whether the tokens of the first prompt give its text back */
 };
 
 static bool is_official(const struct options *options)
@@ -273,7 +275,20 @@ static int fit(const struct work *work, enum longbench_form form, const uint32_t
     }
 }
 
-static int make_prompt(const struct work *work, const json_t *item, enum longbench_form form, const char *thoughts, size_t budget,
+/* Told once: what is lost in one prompt is lost in all. */
+static void check_text(struct work *work, const json_t *item, const struct text *text, const uint32_t *ids, size_t n)
+{
+    char id[LONGBENCH_ID] = "", row[LONGBENCH_ID + 8];
+    if (work->tried) return;
+    work->tried = true;
+    if (round_trips(work->engine->tokenizer, text->at, text->n, ids, n)) return;
+    (void)longbench_id(json_object_get(item, "_id"), id);
+    snprintf(row, sizeof row, "id %s", id);
+    progress_end(&work->progress);
+    round_trip_tell(work->grid->options->data, row);
+}
+
+static int make_prompt(struct work *work, const json_t *item, enum longbench_form form, const char *thoughts, size_t budget,
                        struct prompt *out)
 {
     struct text text = { 0 };
@@ -282,7 +297,10 @@ static int make_prompt(const struct work *work, const json_t *item, enum longben
     longbench_add_prompt(item, form, thoughts, &text);
     int code = text.failed ? fail("no memory for a prompt") : EXIT_DONE;
     if (code == EXIT_DONE) code = engine_tokenize(work->engine, text.at, text.n, CA_TOK_PARSE_SPECIAL, &ids, &out->original);
-    if (code == EXIT_DONE) code = fit(work, form, ids, out->original, budget, &text, out);
+    if (code == EXIT_DONE) {
+        check_text(work, item, &text, ids, out->original);
+        code = fit(work, form, ids, out->original, budget, &text, out);
+    }
     ca_free(ids);
     text_free(&text);
     return code;

@@ -6,6 +6,7 @@
 #include "cli/message.h"
 #include "eval/dataset.h"
 #include "eval/ledger.h"
+#include "eval/round_trip.h"
 #include "eval/ruler_score.h"
 
 #include <dirent.h>
@@ -318,6 +319,18 @@ static void tell_counts(struct work *work, const struct cell *cell, const struct
         note("%s: made for another length, it seems: up to %zu tokens, in a folder of %zu", path, counts->most, cell->length);
 }
 
+/* Told once a file: what is lost in one row is lost in all. */
+static void check_text(struct work *work, const struct cell *cell, size_t r)
+{
+    char path[RULER_PATH] = "", row[32];
+    const char *input = cell->set.rows[r].input;
+    if (round_trips(work->engine->tokenizer, input, strlen(input), cell->ids[r], cell->n_ids[r])) return;
+    (void)ruler_data_path(work->grid->data, cell->length, cell->task->name, path);
+    snprintf(row, sizeof row, "index %zu", cell->set.rows[r].index);
+    progress_end(&work->progress);
+    round_trip_tell(path, row);
+}
+
 /* Ids of the prompts that some method has not answered. */
 static int tokenize(struct work *work, struct cell *cell)
 {
@@ -331,6 +344,7 @@ static int tokenize(struct work *work, struct cell *cell)
         const int code = engine_tokenize(work->engine, input, strlen(input), CA_TOK_PARSE_SPECIAL | CA_TOK_ADD_BOS, &cell->ids[r],
                                          &cell->n_ids[r]);
         if (code != EXIT_DONE) return code;
+        if (counts.most == 0) check_text(work, cell, r); /* the first row */
         count_row(cell, r, &counts);
         if (cell->n_ids[r] > 0 && cell->n_ids[r] + cell->task->new_tokens <= limit) {
             if (cell->n_ids[r] > cell->longest) cell->longest = cell->n_ids[r];

@@ -112,8 +112,8 @@ V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const 
             V_UNROLL
             for (int j = 1; j < nv; j++) top = v_max(top, acc[r][j]);
             const uint32_t row = row0 + (uint32_t)r;
-            const float score = v_hmax(top) * c;
-            if (sees && score - s->m[row] > (float)ATTN_SLACK) attn_raise(s, row, score, head_dim, p0);
+            const float highest = v_hmax(top) * c;
+            if (sees && highest - s->m[row] > (float)ATTN_SLACK) attn_raise(s, row, highest, head_dim, p0);
         }
     }
     V_UNROLL

@@ -50,6 +50,13 @@ accept bench attention --shape q64,kv500,h6:2,d64 --methods flashprefill+block_s
 [ "$(grep -c ' [0-9.]*e-\(0[6-9]\|1[0-9]\)$' "$work/out")" -eq 2 ] || fail "an output in f32 is off by 1e-5 or more"
 accept bench attention --shape q64,kv512,h4:2,d32 --methods dense --runs 1 --json --no-check
 printed '"error": null'
+# Where queries are fewer than a page has tokens, the memory counts, too; else it is not measured.
+accept bench attention --shape q1,kv4096,h4:2,d64 --methods dense --runs 1 --json --no-check
+printed '"gb_per_s": [0-9.e-]*[1-9]'
+printed '"share_of_memory": \(0\.[0-9]*\|1\.[0-4][0-9]*\|[1-9][0-9.]*e-[0-9]*\),'
+printed '"memory_gb_per_s": [1-9]'
+accept bench attention --shape q1024,kv1024,h1:1,d16 --methods dense --runs 1 --json --no-check
+[ "$(grep -c '"\(gb_per_s\|memory_gb_per_s\|share_of_memory\)": null' "$work/out")" -eq 3 ] || fail "memory without need"
 head -c 3000 "$golden/smollm2/p1500.txt" >"$work/short.txt"
 accept bench quality -m "$MODEL" -f "$work/short.txt" --out "$work/q" --runs 1 --chunk 200 --sweep dense --sweep auto:alpha=0,5
 [ "$(wc -l <"$work/q/quality.csv")" -eq 4 ] || fail "quality.csv has not 1 + 3 lines"

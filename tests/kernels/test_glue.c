@@ -355,6 +355,21 @@ static void peaks(void **state)
     }
 }
 
+static void bandwidth(void **state)
+{
+    (void)state;
+    double rate = -1;
+    for (int threads = 1; threads <= 2; threads++) {
+        assert_int_equal(ca_memory_bandwidth(threads, 2, &rate), CA_OK);
+        if (!(rate > 0.01 && rate < 1e5)) fail_msg("%d threads read %g GB/s", threads, rate);
+    }
+    rate = -1;
+    assert_int_equal(ca_memory_bandwidth(0, 2, &rate), CA_E_ARG);
+    assert_non_null(strstr(ca_last_error(), "0 threads"));
+    assert_int_equal(ca_memory_bandwidth(1, 0, &rate), CA_E_ARG);
+    assert_true(rate == -1);
+}
+
 static void cpu_text(void **state)
 {
     (void)state;
@@ -375,9 +390,9 @@ static void cpu_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rmsnorm),           cmocka_unit_test(swiglu), cmocka_unit_test(geglu),
-        cmocka_unit_test(swiglu_not_finite), cmocka_unit_test(rope),   cmocka_unit_test(convert),
-        cmocka_unit_test(choosing),          cmocka_unit_test(peaks),  cmocka_unit_test(cpu_text),
+        cmocka_unit_test(rmsnorm),  cmocka_unit_test(swiglu),    cmocka_unit_test(geglu),    cmocka_unit_test(swiglu_not_finite),
+        cmocka_unit_test(rope),     cmocka_unit_test(convert),   cmocka_unit_test(choosing), cmocka_unit_test(peaks),
+        cmocka_unit_test(cpu_text), cmocka_unit_test(bandwidth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -107,7 +107,14 @@ class Comparison:
     def attention(self, text: str) -> list[Row]:
         shape = parse_shape(text)
         say(f"attention {text}")
-        first = Entry(Row("attention", text, OURS, "dense", "bf16", check="in tests"), lambda: self.ours.attention(text))
+        row = Row("attention", text, OURS, "dense", "bf16")
+
+        def turn() -> float:
+            answer = self.ours.attention(text)
+            judge_error(row, {"precision": "bf16", **answer})
+            return answer["ms"]
+
+        first = Entry(row, turn)
         entries = [first, *self.prepare("attention", text, shape=text, threads=self.ours.threads)]
         self.take_turns(entries)
         for entry in entries:

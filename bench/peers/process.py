@@ -97,8 +97,9 @@ class Ours:
         """GFLOP/s of the bf16 peak, right now."""
         return self.bench("attention", "--shape", "q64,kv128,h1:1,d64", "--methods", "dense", "--runs", 5)[0]["peak_gflops"]
 
-    def attention(self, shape: str) -> float:
-        return self.bench("attention", "--shape", shape, "--methods", "dense", "--runs", 2)[0]["ms"]
+    def attention(self, shape: str) -> dict:
+        """The fields ms and error, among others."""
+        return self.bench("attention", "--shape", shape, "--methods", "dense", "--runs", 2)[0]
 
     def prefill(self, method: str, length: int) -> float:
         where = ("-m", self.model, "-f", self.text, "--lengths", length)

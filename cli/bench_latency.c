@@ -320,8 +320,8 @@ static int begin_folder(struct bench *bench)
         "{s:s, s:o, s:s, s:I, s:I, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:s, s:s, s:s, s:I, s:{s:s, s:s}}", "command",
         "bench latency", "model", json_text(bench->engine.info.name), "model_hash", hash, "layers",
         (json_int_t)bench->engine.info.n_layers, "layers_whole", (json_int_t)bench->whole.n_layers, "kernels",
-        ca_kern_name(ca_model_kern(bench->engine.model)), "methods", methods_json(bench), "lengths", list_json(&bench->lengths),
-        "batches", list_json(&bench->batches), "chunks", list_json(&bench->chunks), "threads", list_json(&bench->threads), "runs",
+        bench->engine.kernels, "methods", methods_json(bench), "lengths", list_json(&bench->lengths), "batches",
+        list_json(&bench->batches), "chunks", list_json(&bench->chunks), "threads", list_json(&bench->threads), "runs",
         (json_int_t)bench->runs, "warmup", (json_int_t)bench->warmup, "prompt_source", latency_source_name(bench->input.source),
         "prompts",
         o->data   ? o->data
@@ -363,15 +363,15 @@ static json_t *new_row(const struct bench *bench, const struct latency_method *m
         "{s:i, s:s, s:s, s:s, s:o, s:o, s:s, s:n, s:n, s:i, s:o, s:I, s:I, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I, "
         "s:s, s:s*, s:o, s:s, s:s, s:I}",
         "schema_version", 1, "run_id", id, "timestamp", when, "version", ca_version(), "host", json_text(host.nodename), "cpu",
-        json_text(cpu), "kernels", ca_kern_name(ca_model_kern(bench->engine.model)), "gpu", "driver", "tp", 1, "model",
-        json_text(bench->engine.info.name), "layers", (json_int_t)bench->engine.info.n_layers, "layers_whole",
-        (json_int_t)bench->whole.n_layers, "dtype", ca_kern_dtype(ca_model_kern(bench->engine.model)) == CA_BF16 ? "bf16" : "f32",
-        "exec_family", executor_names[m->method.executor], "selector_family",
-        isnan(m->keep) ? ca_selector_name(m->method.selector) : "keep", "method", m->method.name, "params", params, "threads",
-        (json_int_t)cell->threads, "chunk_size", (json_int_t)cell->chunk, "batch_size", (json_int_t)cell->batch, "seq_len",
-        (json_int_t)cell->length, "prompt_source", latency_source_name(bench->input.source), "task",
-        bench->input.source == LATENCY_RULER ? bench->options->task : NULL, "sample_ids", samples, "schedule",
-        bench->options->schedule, "phase", warms ? "warmup" : "measured", "index", (json_int_t)index);
+        json_text(cpu), "kernels", bench->engine.kernels, "gpu", "driver", "tp", 1, "model", json_text(bench->engine.info.name),
+        "layers", (json_int_t)bench->engine.info.n_layers, "layers_whole", (json_int_t)bench->whole.n_layers, "dtype",
+        ca_kern_dtype(ca_model_kern(bench->engine.model)) == CA_BF16 ? "bf16" : "f32", "exec_family",
+        executor_names[m->method.executor], "selector_family", isnan(m->keep) ? ca_selector_name(m->method.selector) : "keep",
+        "method", m->method.name, "params", params, "threads", (json_int_t)cell->threads, "chunk_size", (json_int_t)cell->chunk,
+        "batch_size", (json_int_t)cell->batch, "seq_len", (json_int_t)cell->length, "prompt_source",
+        latency_source_name(bench->input.source), "task", bench->input.source == LATENCY_RULER ? bench->options->task : NULL,
+        "sample_ids", samples, "schedule", bench->options->schedule, "phase", warms ? "warmup" : "measured", "index",
+        (json_int_t)index);
 }
 
 /* Puts a row on disk and among the rows. row is stolen. */
@@ -623,7 +623,7 @@ static int report(const struct bench *bench)
     } else if (code == EXIT_DONE) {
         const ca_model_info *info = &bench->engine.info;
         printf("%s, %u of %u layers, %s, prompts: %s; x = times as fast as dense\n", info->name, info->n_layers,
-               bench->whole.n_layers, ca_kern_name(ca_model_kern(bench->engine.model)), latency_source_name(bench->input.source));
+               bench->whole.n_layers, bench->engine.kernels, latency_source_name(bench->input.source));
         latency_print(summary, stdout);
     }
     latency_summary_free(summary);

@@ -175,9 +175,8 @@ static int print_rows(const struct bench *bench, size_t n_rows, double peak)
     if (!table) return fail("no memory for the table");
     int code = bench->options->csv ? write_csv(table, bench->options->csv) : EXIT_DONE;
     if (!bench->options->json) {
-        printf("%s, %d threads, measured peak %.0f GFLOP/s, median of %lld runs%s; speedups over dense\n",
-               ca_kern_name(ca_model_kern(bench->engine->model)), bench->engine->n_threads, peak, (long long)bench->options->runs,
-               bench->random_ids ? ", random tokens" : "");
+        printf("%s, %d threads, measured peak %.0f GFLOP/s, median of %lld runs%s; speedups over dense\n", bench->engine->kernels,
+               bench->engine->n_threads, peak, (long long)bench->options->runs, bench->random_ids ? ", random tokens" : "");
         table_write_text(table, stdout);
     } else if (code == EXIT_DONE) {
         json_t *rows = json_array();
@@ -257,7 +256,8 @@ const struct command command_bench_prefill = {
     .summary = "Measure prefill over prompt lengths and methods",
     .synopsis = "-m MODEL [--lengths N,N,..] [--methods M,M,..] [OPTIONS]",
     .details = "The methods take turns; the run with the median TTFT counts. The machine's peak is measured before and after, and\n"
-               "\"of peak\" is the share that the prefill's floating-point operations reach of it.\n\n"
+               "\"of peak\" is the share that the prefill's floating-point operations reach of it; with --matmul int8,\n"
+               "whose products run at twice that peak, it can exceed 1.\n\n"
                "Example:\n"
                "  compactattn bench prefill -m model.gguf --lengths 2048,8192 --methods dense,compactattn --runs 5 --csv rows.csv",
     .bit = CMD_BENCH,

@@ -130,8 +130,7 @@ static int draw(const struct quality *quality)
         series[n++].bound = r->of->method.selector == CA_SELECT_NONE;
     }
     snprintf(subtitle, sizeof subtitle, "%s, %zu tokens, those from %zu on scored, %d threads, kernels %s",
-             quality->engine.info.name, quality->n_ids, quality->from, quality->engine.n_threads,
-             ca_kern_name(ca_model_kern(quality->engine.model)));
+             quality->engine.info.name, quality->n_ids, quality->from, quality->engine.n_threads, quality->engine.kernels);
     const struct lines lines = { .title = "Quality against time: lower and further left is better",
                                  .subtitle = subtitle,
                                  .x_axis = "seconds of attention",

@@ -183,7 +183,7 @@ static int draw_speedup(const struct demo *demo)
             snprintf(notes[2 * i + g], CHART_NOTE, "%.2fx", speedups[g]);
     }
     snprintf(subtitle, sizeof subtitle, "%s, prompt of %zu tokens, %d threads, kernels %s", demo->engine.info.name, demo->n_ids,
-             demo->engine.n_threads, ca_kern_name(ca_model_kern(demo->engine.model)));
+             demo->engine.n_threads, demo->engine.kernels);
     const struct chart chart = {
         .title = "Prefill of a long prompt: speedup over dense",
         .subtitle = subtitle,
@@ -240,9 +240,9 @@ static void print_intro(const struct demo *demo)
            "Text      %s, %zu tokens with the question\n"
            "Hidden    \"%s\" at depth %.2f\n"
            "Question  %s\n\n",
-           demo->engine.info.name, demo->engine.info.n_layers, demo->engine.info.max_context,
-           ca_kern_name(ca_model_kern(demo->engine.model)), demo->engine.n_threads, demo->peak, demo->options->text, demo->n_ids,
-           demo->needle.fact, demo->options->depth, demo->needle.question);
+           demo->engine.info.name, demo->engine.info.n_layers, demo->engine.info.max_context, demo->engine.kernels,
+           demo->engine.n_threads, demo->peak, demo->options->text, demo->n_ids, demo->needle.fact, demo->options->depth,
+           demo->needle.question);
     fflush(stdout);
 }
 

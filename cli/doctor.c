@@ -135,6 +135,7 @@ static void print_report(const json_t *report)
         const bool chosen = json_is_true(json_object_get(entry, "chosen"));
         printf("  %-12s %s%s\n", text_at(entry, "name"), chosen ? "chosen" : "not used: ", text_at(entry, "why"));
     }
+    printf("  %-12s %s runs --matmul int8\n", "", text_at(report, "int8"));
     puts("\nLibraries");
     json_array_foreach(json_object_get(report, "libraries"), index, entry)
     {
@@ -163,11 +164,11 @@ static int run(const struct options *options)
     ca_cpu_name(cpu, sizeof cpu);
     ca_cpu_flags(flags, sizeof flags);
     const int n_threads = engine_threads(options);
-    json_t *report = json_pack("{s:s, s:o, s:o, s:i, s:I, s:I, s:o, s:o, s:o}", "version", ca_version(), "cpu", json_text(cpu),
+    json_t *report = json_pack("{s:s, s:o, s:o, s:i, s:I, s:I, s:o, s:o, s:s, s:o}", "version", ca_version(), "cpu", json_text(cpu),
                                "flags", json_text(flags), "threads", n_threads, "memory_total_bytes", memory_bytes("MemTotal"),
                                "memory_available_bytes", memory_bytes("MemAvailable"), "peak_gflops",
                                json_number(ca_kern_peak_gflops(kern, n_threads, ROUNDS)), "kernels", list_kernels(options->isa),
-                               "libraries", list_libraries());
+                               "int8", ca_kern_int8_name(kern), "libraries", list_libraries());
     if (!report) return fail("no memory for the report");
     int code = add_cost(options, kern, n_threads, report);
     if (code == EXIT_DONE && options->model) code = forecast_model(options, report);

@@ -6,6 +6,7 @@
 #include "tune.h"
 
 #include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,7 +34,10 @@ int engine_read_ids(const char *path, uint32_t **ids, size_t *n_ids)
 
 static int model_opt(const struct options *options, const struct engine *engine, ca_model_opt *out)
 {
-    ca_model_opt opt = { .isa = options->isa, .n_threads = engine->n_threads, .forecast_only = options->dry_run };
+    ca_model_opt opt = { .isa = options->isa,
+                         .n_threads = engine->n_threads,
+                         .forecast_only = options->dry_run,
+                         .matmul = options->matmul && strcmp(options->matmul, "int8") == 0 ? CA_MATMUL_INT8 : CA_MATMUL_NATIVE };
     if (options->extend) {
         char none[] = "", *end = none;
         const size_t kind = strcspn(options->extend, ":");
@@ -55,6 +59,8 @@ static int use_model(const struct options *options, ca_status status, struct eng
     if (status != CA_OK) return fail_library(status);
     engine->tokenizer = ca_model_tokenizer(engine->model);
     ca_model_get_info(engine->model, &engine->info);
+    snprintf(engine->kernels, sizeof engine->kernels, "%s%s", ca_kern_name(ca_model_kern(engine->model)),
+             engine->info.matmul == CA_MATMUL_INT8 ? "+int8" : "");
     if (!options->gate) return EXIT_DONE;
     const ca_status opened = ca_gate_open(options->gate, engine->model, &engine->gate);
     return opened == CA_OK ? EXIT_DONE : fail_library(opened);

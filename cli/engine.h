@@ -13,6 +13,7 @@ struct engine {
     ca_model_info info;
     ca_gate *gate; /* of --gate; NULL without */
     int n_threads;
+    char kernels[32]; /* kernel set, and +int8 when matrix products are */
 };
 
 /* All functions that return int print their message and return an exit code. */

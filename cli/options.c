@@ -233,6 +233,8 @@ static const struct spec specs[] = {
     { "threads", 0, INTEGER, AT(threads), 0, 4096, "N", "0", SELECTION | CMD_DOCTOR, 0, "threads; 0 = all" },
     { "isa", 0, CHOICE, AT(isa), 0, 0, "auto|avx512bf16|avx512|avx2|neonbf16|neon|scalar", "auto", SELECTION | CMD_DOCTOR, 0,
       "cap of the kernels' instruction set" },
+    { "matmul", 0, CHOICE, AT(matmul), 0, 0, "native|int8", "native", METHODS | CMD_DOCTOR, 0,
+      "matrix products of the layers: in the kernels' own type, or in int8" },
     { "jsonl", 0, FLAG, AT(jsonl), 0, 0, NULL, NULL, CMD_TOKENIZE, 0,
       "one JSON string a line in, one JSON array of ids a line out" },
     { "decode", 0, FLAG, AT(decode), 0, 0, NULL, NULL, CMD_TOKENIZE, 0, "the other way round: JSON array of ids in, text out" },

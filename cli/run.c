@@ -175,10 +175,10 @@ static void print_stats(const struct engine *engine, const ca_session *session, 
             "attention   %.0f ms (selecting %.0f ms, tables %.0f ms), matrix products %.0f ms, %.0f %% of past KV pages read\n"
             "decode      %zu tokens, %.1f tokens/s\n"
             "memory      weights %.0f MiB, KV pages %.0f MiB, workspace %.0f MiB, process peak %.0f MiB\n",
-            r->method, ca_kern_name(ca_model_kern(engine->model)), engine->n_threads, r->prompt_tokens, r->prefill_ms,
-            result_prefill_rate(r), r->ttft_ms, 100 * r->share_of_peak, r->attention_ms, r->select_ms, stats.table_ms,
-            stats.gemm_ms, 100 * r->kept_fraction, r->n_tokens, r->decode_tok_s, mib(engine->info.packed_bytes),
-            mib(stats.kv_bytes), mib(stats.workspace_bytes), (double)usage.ru_maxrss / 1024);
+            r->method, engine->kernels, engine->n_threads, r->prompt_tokens, r->prefill_ms, result_prefill_rate(r), r->ttft_ms,
+            100 * r->share_of_peak, r->attention_ms, r->select_ms, stats.table_ms, stats.gemm_ms, 100 * r->kept_fraction,
+            r->n_tokens, r->decode_tok_s, mib(engine->info.packed_bytes), mib(stats.kv_bytes), mib(stats.workspace_bytes),
+            (double)usage.ru_maxrss / 1024);
     layers_print(session, engine->info.n_layers, stderr);
 }
 

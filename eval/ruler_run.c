@@ -123,10 +123,10 @@ int ruler_begin_method(const struct engine *engine, const struct sweep *sweep, c
         return usage_error("--dense-tail %u is longer than a chunk of %u: raise --chunk, or give --last-chunk own", opt.dense_tail,
                            opt.chunk);
     json_t *settings = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:s*, s:o, s:{s:{s:f, s:f, s:f}}}", "kind", kind, "version",
-                                 ca_version(), "method", sweep->method.name, "model", model_hash, "kernels",
-                                 ca_kern_name(ca_model_kern(engine->model)), "threads", engine->n_threads, "gate", gate,
-                                 "last_chunk", options->last_chunk, "settings", sweep_settings(&opt), "note", "cost", "flop",
-                                 opt.cost.flop, "page_byte", opt.cost.page_byte, "job", opt.cost.job);
+                                 ca_version(), "method", sweep->method.name, "model", model_hash, "kernels", engine->kernels,
+                                 "threads", engine->n_threads, "gate", gate, "last_chunk", options->last_chunk, "settings",
+                                 sweep_settings(&opt), "note", "cost", "flop", opt.cost.flop, "page_byte", opt.cost.page_byte,
+                                 "job", opt.cost.job);
     if (settings && options->extend) json_object_set_new(settings, "extend", json_string(options->extend));
     code = settings ? ledger_begin(folder, settings) : fail("%s: no memory for its manifest", folder);
     json_decref(settings);

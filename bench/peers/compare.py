@@ -131,7 +131,8 @@ class Comparison:
         entries = []
         for method in methods:
             check = judge_token(self.ours.first_token(method, ids), truth)
-            row = Row("prefill", text, OURS, method if method == "dense" else f"sparse, {method}", check=check)
+            route = method.replace("/", ", ") + " products" * ("/" in method)
+            row = Row("prefill", text, OURS, route if method.startswith("dense") else f"sparse, {route}", check=check)
             entries.append(Entry(row, lambda method=method: self.ours.prefill(method, length)))
         entries += self.prepare("prefill", text, model=str(self.ours.model), longest=length, threads=self.ours.threads)
         for entry in entries[len(methods) :]:
@@ -239,7 +240,11 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--part", choices=("attention", "prefill", "all"), default="all")
     parser.add_argument("--shapes", default=SHAPES, help="attention cases, separated by blanks [default: %(default)s]")
     parser.add_argument("--lengths", default="1024,4096,8000", help="prompt lengths of prefill [default: %(default)s]")
-    parser.add_argument("--methods", default="dense,auto", help="ours in prefill; ratios are to the first [default: %(default)s]")
+    parser.add_argument(
+        "--methods",
+        default="dense,auto,dense/int8,auto/int8",
+        help="ours in prefill, /int8 with integer matrix products; ratios are to the first [default: %(default)s]",
+    )
     parser.add_argument("--runs", type=int, default=5, help="rounds; the best counts [default: %(default)s]")
     parser.add_argument("--threads", type=int, default=0, help="threads of everyone; 0 = all [default: %(default)s]")
     parser.add_argument("--peers", default=",".join(PEERS), help="[default: %(default)s]")

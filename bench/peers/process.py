@@ -102,7 +102,8 @@ class Ours:
         return self.bench("attention", "--shape", shape, "--methods", "dense", "--runs", 2)[0]
 
     def prefill(self, method: str, length: int) -> float:
-        where = ("-m", self.model, "-f", self.text, "--lengths", length)
+        method, _, matmul = method.partition("/")
+        where = ("-m", self.model, "-f", self.text, "--lengths", length, "--matmul", matmul or "native")
         return self.bench("prefill", *where, "--methods", method, "--runs", 1, "--warmup", 1)[0]["ttft_ms"]
 
     def tokens(self, length: int) -> list[int]:
@@ -111,8 +112,9 @@ class Ours:
         return (ids * (length // len(ids) + 1))[:length]
 
     def first_token(self, method: str, ids: Sequence[int]) -> int:
+        method, _, matmul = method.partition("/")
         selector, _, executor = method.rpartition("+")
-        how = ["--executor", executor] + (["--selector", selector] if selector else [])
+        how = ["--executor", executor, "--matmul", matmul or "native"] + (["--selector", selector] if selector else [])
         with tempfile.TemporaryDirectory() as folder:
             tokens, logits = Path(folder, "ids.npy"), Path(folder, "logits.npy")
             np.save(tokens, np.array(ids, np.uint32))

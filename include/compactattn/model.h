@@ -15,6 +15,15 @@ typedef struct ca_model ca_model; /* immutable after opening: many sessions may 
 /* Ways to read further than a model was trained for: positions divided by a factor, or YaRN. */
 typedef enum ca_rope_extension { CA_EXTEND_NONE = 0, CA_EXTEND_LINEAR = 1, CA_EXTEND_YARN = 2 } ca_rope_extension;
 
+/* Type of the layers' matrix products. NATIVE: the kernel set's own, bf16 or f32. INT8: weights and activations are rounded to 8 bits,
+ * after a
+ * rotation that spreads large values, each group of up to 512 with a scale of its own (src/kern/int8.h); sums are exact, then f32. It takes half the memory of bf16 weights. AVX-512 VNNI
+ * runs it at twice the rate of bf16; without it the results are the same bits, but slower than NATIVE. The output matrix and the
+ * router of experts stay native. */
+typedef enum ca_matmul { CA_MATMUL_NATIVE = 0, CA_MATMUL_INT8 = 1 } ca_matmul;
+/* "native" or "int8" */
+CA_API const char *ca_matmul_name(ca_matmul matmul);
+
 typedef struct ca_model_opt {
     const char *isa; /* cap of the kernels, as ca_kern_choose; NULL = best */
     int n_threads;   /* for packing; 0 = all */
@@ -24,6 +33,7 @@ typedef struct ca_model_opt {
      * scales its RoPE already. */
     ca_rope_extension extend;
     float extend_factor;
+    ca_matmul matmul;
 } ca_model_opt;
 
 typedef struct ca_model_info {
@@ -38,6 +48,7 @@ typedef struct ca_model_info {
     uint32_t window;       /* 0 without such layers */
     uint32_t n_experts, experts_per_token, expert_ffn; /* 0 without experts */
     bool tied_output;
+    ca_matmul matmul;
     uint64_t n_params;
     uint64_t file_bytes;   /* size of all files of tensors */
     uint64_t packed_bytes; /* memory of the packed weights; a forecast when none are packed */

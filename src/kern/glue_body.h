@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "kern/kern.h"
+#include "kern/int8_round.h"
 
 static void convert(const float *x, size_t n, void *out)
 {
@@ -13,6 +13,8 @@ static void convert(const float *x, size_t n, void *out)
     for (; i + VW <= n; i += VW) v_store_elts(y + i, v_load(x + i));
     for (; i < n; i++) y[i] = v_elt_of(x[i]);
 }
+
+CA_INT8_QUANTIZE(v_elt, v_elt_float)
 
 static void rmsnorm(const float *x, const float *w, float eps, size_t n, void *out)
 {

@@ -35,7 +35,7 @@ static const struct {
     const char *name;
 } flags[] = {
     { CA_CPU_AVX2_FMA, "avx2+fma" }, { CA_CPU_AVX512, "avx512f+bw+dq+vl" }, { CA_CPU_AVX512_BF16, "avx512_bf16" },
-    { CA_CPU_NEON, "asimd" },        { CA_CPU_NEON_BF16, "bf16" },
+    { CA_CPU_NEON, "asimd" },        { CA_CPU_NEON_BF16, "bf16" },          { CA_CPU_AVX512_VNNI, "avx512_vnni" },
 };
 enum { N_FLAGS = sizeof flags / sizeof flags[0] };
 
@@ -48,6 +48,7 @@ uint32_t ca_cpu_features(void)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl")) {
         f |= CA_CPU_AVX512;
+        if (__builtin_cpu_supports("avx512vnni")) f |= CA_CPU_AVX512_VNNI;
         unsigned a = 0, b = 0, c = 0, d = 0;
         if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1U << 5))) f |= CA_CPU_AVX512_BF16;
     }

@@ -18,7 +18,8 @@ enum {
     CA_CPU_AVX512 = 1 << 1, /* F, BW, DQ, VL */
     CA_CPU_AVX512_BF16 = 1 << 2,
     CA_CPU_NEON = 1 << 3,
-    CA_CPU_NEON_BF16 = 1 << 4
+    CA_CPU_NEON_BF16 = 1 << 4,
+    CA_CPU_AVX512_VNNI = 1 << 5
 };
 
 /* One page of a row, as the kernel sees it. */
@@ -124,6 +125,9 @@ struct ca_kern {
     void (*swiglu)(const float *gate, const float *up, size_t n, void *out);
     /* The same with GELU's tanh form: out[i] = gate[i] / (1 + exp(-2 u)) * up[i], u = sqrt(2/pi) (gate[i] + 0.044715 gate[i]^3). */
     void (*geglu)(const float *gate, const float *up, size_t n, void *out);
+    /* A row of the set's type as integers, in groups with scales and offsets (int8.h); out has n rounded up to 4, padded with zeros.
+     * A group without a magnitude above 2^-100 gets scale 0; one with an infinity or a NaN gets NaN. */
+    void (*quantize)(const void *x, uint32_t n, int8_t *out, float *scales, int32_t *offsets);
     /* float -> the set's type. */
     void (*convert)(const float *x, size_t n, void *out);
 

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kern/int8_round.h"
 #include "kern/sets.h"
 
 static size_t attn_scratch_bytes(uint32_t head_dim, uint32_t page_tokens)
@@ -186,6 +187,8 @@ static void geglu(const float *gate, const float *up, size_t n, void *out)
     }
 }
 
+CA_INT8_QUANTIZE(float, )
+
 static void convert(const float *x, size_t n, void *out)
 {
     memcpy(out, x, n * 4);
@@ -223,6 +226,7 @@ const ca_kern ca_kern_scalar = {
     .rope = rope,
     .swiglu = swiglu,
     .geglu = geglu,
+    .quantize = quantize,
     .convert = convert,
     .peak = peak,
 };

@@ -21,6 +21,7 @@ const ca_kern KERN_SYMBOL = {
     .rope = rope,
     .swiglu = swiglu,
     .geglu = geglu,
+    .quantize = quantize,
     .convert = convert,
     .peak = peak,
 };

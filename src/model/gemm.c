@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/arith.h"
+#include "model/gemm_int8.h"
 
 enum {
     ALIGNMENT = 64,
@@ -15,16 +16,19 @@ enum {
 };
 
 struct ca_gemm_engine {
+    const ca_kern *kern;
+    const ca_int8 *int8;
     dnnl_engine_t engine;
     dnnl_data_type_t type;
 };
 
 struct ca_gemm_weight {
+    uint32_t k, n;
+    size_t bytes;
+    ca_int8_weight int8; /* with panels: this is the weight, and the rest is empty */
     dnnl_memory_desc_t md;
     dnnl_memory_t memory;
     void *data;
-    size_t bytes;
-    uint32_t k, n;
 };
 
 /* A compiled product. memories: A, C and scratch, whose pointers are set before each run. */
@@ -108,12 +112,14 @@ static ca_status packed_md(const ca_gemm_engine *engine, uint32_t k, uint32_t n,
     return CA_OK;
 }
 
-ca_status ca_gemm_engine_create(ca_dtype type, ca_gemm_engine **out)
+ca_status ca_gemm_engine_create(const ca_kern *kern, ca_gemm_engine **out)
 {
     *out = NULL;
     ca_gemm_engine *engine = calloc(1, sizeof *engine);
     if (engine == NULL) return ca_fail(CA_E_MEMORY, "matrix product: no memory for an engine");
-    engine->type = type == CA_BF16 ? dnnl_bf16 : dnnl_f32;
+    engine->kern = kern;
+    engine->int8 = ca_int8_choose(kern);
+    engine->type = kern->type == CA_BF16 ? dnnl_bf16 : dnnl_f32;
     ca_status st;
     dnnl_memory_desc_t probe;
     CA_TRY_GOTO(check(dnnl_engine_create(&engine->engine, dnnl_cpu, 0), "a CPU engine"), failed);
@@ -162,15 +168,28 @@ done:
     return st;
 }
 
-ca_status ca_gemm_packed_bytes(const ca_gemm_engine *engine, uint32_t k, uint32_t n, size_t *out)
+ca_status ca_gemm_packed_bytes(const ca_gemm_engine *engine, bool int8, uint32_t k, uint32_t n, size_t *out)
 {
     dnnl_memory_desc_t md;
+    *out = ca_int8_weight_bytes(k, n);
+    if (int8) return CA_OK;
     CA_TRY(packed_md(engine, k, n, &md));
     *out = dnnl_memory_desc_get_size(&md);
     return CA_OK;
 }
 
-ca_status ca_gemm_pack(const ca_gemm_engine *engine, uint32_t k, uint32_t n, const ca_gemm_source *source, ca_gemm_weight **out)
+/* Memory for a weight, which pack_panel fills. */
+static ca_status reserve_weight(const ca_gemm_engine *engine, bool int8, ca_gemm_weight *weight)
+{
+    CA_TRY(ca_gemm_packed_bytes(engine, int8, weight->k, weight->n, &weight->bytes));
+    if (int8) return ca_int8_weight_create(weight->k, weight->n, &weight->int8);
+    CA_TRY(packed_md(engine, weight->k, weight->n, &weight->md));
+    CA_TRY(alloc_bytes(weight->bytes, "packed weights", &weight->data));
+    return check(dnnl_memory_create(&weight->memory, &weight->md, engine->engine, weight->data), "a weight");
+}
+
+ca_status ca_gemm_pack(const ca_gemm_engine *engine, bool int8, uint32_t k, uint32_t n, const ca_gemm_source *source,
+                       ca_gemm_weight **out)
 {
     *out = NULL;
     if (k == 0 || n == 0 || k > INT32_MAX || n > INT32_MAX)
@@ -187,16 +206,16 @@ ca_status ca_gemm_pack(const ca_gemm_engine *engine, uint32_t k, uint32_t n, con
     void *rows = NULL;
     dnnl_stream_t stream = NULL;
     ca_status st = CA_OK;
-    CA_TRY_GOTO(packed_md(engine, k, n, &weight->md), failed);
-    weight->bytes = dnnl_memory_desc_get_size(&weight->md);
-    CA_TRY_GOTO(alloc_bytes(weight->bytes, "packed weights", &weight->data), failed);
+    CA_TRY_GOTO(reserve_weight(engine, int8, weight), failed);
     CA_TRY_GOTO(alloc_bytes(panel_bytes, "a packing panel", &rows), failed);
-    CA_TRY_GOTO(check(dnnl_memory_create(&weight->memory, &weight->md, engine->engine, weight->data), "a weight"), failed);
     CA_TRY_GOTO(check(dnnl_stream_create(&stream, engine->engine, dnnl_stream_default_flags), "a stream"), failed);
     for (uint32_t first = 0; first < n; first += ca_min_u32(panel, n - first)) {
         const uint32_t count = ca_min_u32(panel, n - first);
         source->rows(source->user, first, count, rows);
-        CA_TRY_GOTO(pack_panel(engine, stream, weight, first, count, rows), failed);
+        if (int8)
+            ca_int8_weight_pack(&weight->int8, first, count, rows);
+        else
+            CA_TRY_GOTO(pack_panel(engine, stream, weight, first, count, rows), failed);
     }
     *out = weight;
     weight = NULL;
@@ -210,6 +229,7 @@ failed:
 void ca_gemm_weight_destroy(ca_gemm_weight *weight)
 {
     if (weight == NULL) return;
+    ca_int8_weight_destroy(&weight->int8);
     dnnl_memory_destroy(weight->memory);
     free(weight->data);
     free(weight);
@@ -313,12 +333,11 @@ static ca_status find_plan(ca_gemm_runner *runner, const ca_gemm_weight *weight,
     return st;
 }
 
-ca_status ca_gemm_run(ca_gemm_runner *runner, const ca_gemm_weight *weight, const void *a, uint32_t m, float *c, bool accumulate)
+static ca_status run_native(ca_gemm_runner *runner, const ca_gemm_weight *weight, const void *a, uint32_t m, float *c,
+                            bool accumulate)
 {
-    if (m == 0 || m > INT32_MAX) return ca_fail(CA_E_ARG, "matrix product: %u rows", m);
     plan *p = NULL;
     CA_TRY(find_plan(runner, weight, m, accumulate, &p));
-    const double start = omp_get_wtime();
     /* oneDNN takes A through a pointer to non-const but only reads it. */
     CA_TRY(check(dnnl_memory_set_data_handle(p->a, (void *)(uintptr_t)a), "A"));
     CA_TRY(check(dnnl_memory_set_data_handle(p->c, c), "C"));
@@ -327,7 +346,23 @@ ca_status ca_gemm_run(ca_gemm_runner *runner, const ca_gemm_weight *weight, cons
         { DNNL_ARG_SRC, p->a }, { DNNL_ARG_WEIGHTS, weight->memory }, { DNNL_ARG_DST, p->c }, { DNNL_ARG_SCRATCHPAD, p->scratch }
     };
     CA_TRY(check(dnnl_primitive_execute(p->primitive, runner->stream, 4, args), "a product"));
-    CA_TRY(check(dnnl_stream_wait(runner->stream), "a product"));
+    return check(dnnl_stream_wait(runner->stream), "a product");
+}
+
+static ca_status run_int8(ca_gemm_runner *runner, const ca_gemm_weight *weight, const void *a, uint32_t m, float *c,
+                          bool accumulate)
+{
+    const ca_gemm_engine *engine = runner->engine;
+    CA_TRY(reserve_scratch(runner, ca_int8_scratch_bytes(weight->k, m)));
+    ca_int8_weight_run(engine->kern, engine->int8, &weight->int8, a, m, c, accumulate, runner->scratch);
+    return CA_OK;
+}
+
+ca_status ca_gemm_run(ca_gemm_runner *runner, const ca_gemm_weight *weight, const void *a, uint32_t m, float *c, bool accumulate)
+{
+    if (m == 0 || m > INT32_MAX) return ca_fail(CA_E_ARG, "matrix product: %u rows", m);
+    const double start = omp_get_wtime();
+    CA_TRY((weight->int8.panels != NULL ? run_int8 : run_native)(runner, weight, a, m, c, accumulate));
     runner->count.ms += (omp_get_wtime() - start) * 1e3;
     runner->count.flop += 2.0 * m * weight->k * weight->n;
     return CA_OK;

@@ -1,18 +1,18 @@
-/* Matrix products of the model: C[m][n] (+)= A[m][k] * W, through oneDNN.
+/* Matrix products of the model: C[m][n] (+)= A[m][k] * W, through oneDNN, or on integers (gemm_int8.h).
  *
  * A weight is packed once, in the blocked format oneDNN asks for. That format does not depend on m, so one packed copy serves
- * prefill (thousands of rows) and decode (one row). A and W are bf16 or f32, as the engine's type says; C and all sums are f32. */
+ * prefill (thousands of rows) and decode (one row). A is bf16 or f32, as the kernel set has it, and so is W, or W is int8; C is f32. */
 #ifndef CA_MODEL_GEMM_H
 #define CA_MODEL_GEMM_H
 
-#include "base/error.h"
+#include <compactattn/cpu.h>
 
 typedef struct ca_gemm_engine ca_gemm_engine; /* immutable, shared by threads */
 typedef struct ca_gemm_weight ca_gemm_weight; /* immutable, shared by threads; lives no longer than its engine */
 typedef struct ca_gemm_runner ca_gemm_runner; /* compiled products and scratch; one thread at a time */
 
-/* CA_E_UNSUPPORTED when oneDNN has no product of this type on this CPU. */
-ca_status ca_gemm_engine_create(ca_dtype type, ca_gemm_engine **out);
+/* CA_E_UNSUPPORTED when oneDNN has no product of the set's type on this CPU. */
+ca_status ca_gemm_engine_create(const ca_kern *kern, ca_gemm_engine **out);
 void ca_gemm_engine_destroy(ca_gemm_engine *engine);
 
 /* Source of a weight while it is packed: rows [first, first + count) of W transposed, f32 [count][k]. */
@@ -23,9 +23,10 @@ typedef struct ca_gemm_source {
 
 /* Packs W [k][n], whose columns the source gives as rows, in panels of about a megabyte. Uses the caller's OpenMP threads.
  * CA_E_MEMORY, CA_E_UNSUPPORTED. */
-ca_status ca_gemm_pack(const ca_gemm_engine *engine, uint32_t k, uint32_t n, const ca_gemm_source *source, ca_gemm_weight **out);
+ca_status ca_gemm_pack(const ca_gemm_engine *engine, bool int8, uint32_t k, uint32_t n, const ca_gemm_source *source,
+                       ca_gemm_weight **out);
 /* Bytes that a packed W [k][n] takes, without packing one. */
-ca_status ca_gemm_packed_bytes(const ca_gemm_engine *engine, uint32_t k, uint32_t n, size_t *out);
+ca_status ca_gemm_packed_bytes(const ca_gemm_engine *engine, bool int8, uint32_t k, uint32_t n, size_t *out);
 void ca_gemm_weight_destroy(ca_gemm_weight *weight);
 size_t ca_gemm_weight_bytes(const ca_gemm_weight *weight);
 uint32_t ca_gemm_weight_n(const ca_gemm_weight *weight);
@@ -33,7 +34,7 @@ uint32_t ca_gemm_weight_n(const ca_gemm_weight *weight);
 ca_status ca_gemm_runner_create(const ca_gemm_engine *engine, ca_gemm_runner **out);
 void ca_gemm_runner_destroy(ca_gemm_runner *runner);
 
-/* c[m][n] = a[m][k] * W, or c += a * W when accumulate. a has the engine's type; rows are contiguous. Uses the caller's OpenMP
+/* c[m][n] = a[m][k] * W, or c += a * W when accumulate. a has the set's type; rows are contiguous. Uses the caller's OpenMP
  * threads. The first call for (k, n, m, accumulate, threads) compiles a kernel and may grow the scratch; later ones do neither,
  * as long as no more than CA_GEMM_PLANS such combinations take turns. */
 enum { CA_GEMM_PLANS = 96 };

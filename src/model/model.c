@@ -107,14 +107,14 @@ static ca_status open_tokenizer(ca_model *model)
  * takes over. */
 static ca_status open_engine(ca_model *model, const char *isa)
 {
-    const ca_status st = ca_gemm_engine_create(ca_kern_dtype(model->kern), &model->engine);
+    const ca_status st = ca_gemm_engine_create(model->kern, &model->engine);
     if (st != CA_E_UNSUPPORTED || (isa != NULL && strcmp(isa, "auto") != 0)) return st;
     ca_kern_report sets[8];
     const size_t n = ca_kern_reports(isa, sets, 8);
     for (size_t i = 0; i < n && i < 8; i++) {
         if (!sets[i].usable) continue;
         CA_TRY(ca_kern_choose(sets[i].name, &model->kern));
-        if (ca_kern_dtype(model->kern) == CA_F32) return ca_gemm_engine_create(CA_F32, &model->engine);
+        if (ca_kern_dtype(model->kern) == CA_F32) return ca_gemm_engine_create(model->kern, &model->engine);
     }
     return st;
 }
@@ -131,6 +131,7 @@ static ca_status load(ca_model *model, const origin *from, const ca_model_opt *o
     CA_TRY(open_tokenizer(model));
     CA_TRY(open_engine(model, opt->isa));
     CA_TRY(fill_info(model));
+    model->info.matmul = opt->matmul;
     return ca_weights_load(model, opt->forecast_only);
 }
 
@@ -141,6 +142,8 @@ static ca_status open_model(const origin *from, const ca_model_opt *opt, ca_mode
     if (opt == NULL) opt = &no_opt;
     if (opt->n_threads < 0 || opt->n_threads > MAX_THREADS)
         return ca_fail(CA_E_ARG, "model: %d threads: give 0 (all) or 1 to %d", opt->n_threads, MAX_THREADS);
+    if (opt->matmul != CA_MATMUL_NATIVE && opt->matmul != CA_MATMUL_INT8)
+        return ca_fail(CA_E_ARG, "model: type %d of matrix products is unknown", (int)opt->matmul);
     ca_model *model = calloc(1, sizeof *model);
     if (model == NULL) return ca_fail(CA_E_MEMORY, "model: no memory to open %s", from->path);
     model->n_threads = opt->n_threads > 0 ? opt->n_threads : omp_get_num_procs();
@@ -155,6 +158,11 @@ static ca_status open_model(const origin *from, const ca_model_opt *opt, ca_mode
     }
     *out = model;
     return CA_OK;
+}
+
+const char *ca_matmul_name(ca_matmul matmul)
+{
+    return matmul == CA_MATMUL_INT8 ? "int8" : "native";
 }
 
 ca_status ca_model_open(const char *path, const ca_model_opt *opt, ca_model **out)

@@ -217,10 +217,17 @@ static void release_rows(const weight_part *part)
     ca_mapfile_release((const unsigned char *)t->data + part->first * row_bytes, part->rows * row_bytes);
 }
 
+/* Products of the layers may be int8. The router's few columns and the output matrix decide between tokens and experts: they stay. */
+static bool is_int8(const loader *l, role of)
+{
+    return l->model->info.matmul == CA_MATMUL_INT8 && of != OUTPUT && of != EMBEDDING && of != ROUTER;
+}
+
 /* Packs the parts side by side: W [k][sum of rows]. */
 static ca_status load_matrix(loader *l, uint32_t k, weight_parts p, ca_gemm_weight **out)
 {
     size_t bytes = 0;
+    const bool int8 = is_int8(l, p.part[0].id.role);
     for (uint32_t i = 0; i < p.n_parts; i++) {
         weight_part *part = &p.part[i];
         const bool stacked = l->place == NULL && part->id.role >= EXPERT_GATE;
@@ -229,12 +236,12 @@ static ca_status load_matrix(loader *l, uint32_t k, weight_parts p, ca_gemm_weig
         part->first = stacked ? part->id.expert * part->rows : 0;
     }
     if (!l->packs) {
-        CA_TRY(ca_gemm_packed_bytes(l->model->engine, k, p.n_rows, &bytes));
+        CA_TRY(ca_gemm_packed_bytes(l->model->engine, int8, k, p.n_rows, &bytes));
         l->bytes += bytes;
         return CA_OK;
     }
     const ca_gemm_source source = { &p, give_rows };
-    CA_TRY(ca_gemm_pack(l->model->engine, k, p.n_rows, &source, out));
+    CA_TRY(ca_gemm_pack(l->model->engine, int8, k, p.n_rows, &source, out));
     for (uint32_t i = 0; i < p.n_parts; i++) release_rows(&p.part[i]);
     return CA_OK;
 }

@@ -46,13 +46,13 @@ static void describe(const ca_session *s, char text[TEXT])
     int n = snprintf(text, TEXT,
                      "model %s %u x %u, heads %u:%u x %u, vocabulary %u, rope %s %g, weights %016llx\n"
                      "selector %s, executor %d, rows %u x %u, worth %g %g %g, first %d, dense %u..%u\n"
-                     "kernels %s, pages of %u, summaries %u, chunk %u\n",
+                     "kernels %s, %s products, pages of %u, summaries %u, chunk %u\n",
                      m->architecture, m->n_layers, m->hidden, m->n_heads, m->n_kv_heads, m->head_dim, m->vocab, m->rope_scaling,
                      (double)m->rope_factor, (unsigned long long)fingerprint(s->model), ca_selector_name(o->selector),
                      (int)s->opt.executor, s->opt.table.heads_per_row, s->opt.table.qblocks_per_row, (double)s->opt.worth.heads,
                      (double)s->opt.worth.qblocks, (double)s->opt.worth.whole, s->opt.sparse_first, s->opt.dense_prefix,
-                     s->opt.dense_tail, ca_kern_name(s->cache->opt.kern), s->opt.page_tokens, s->cache->opt.summaries,
-                     s->opt.chunk);
+                     s->opt.dense_tail, ca_kern_name(s->cache->opt.kern), ca_matmul_name(m->matmul), s->opt.page_tokens,
+                     s->cache->opt.summaries, s->opt.chunk);
     const size_t at = n > 0 && n < TEXT ? (size_t)n : TEXT - 1;
     char *more = text + at;
     const size_t left = TEXT - at;

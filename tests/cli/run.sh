@@ -27,6 +27,10 @@ printed '"method": "dense",'
 printed '"text": "",'
 printed '"tokens": \[\],'
 
+accept run -m "$MODEL" --raw -p "$fox" -n 4 --matmul int8
+[ "$(cat "$work/out")" = "'s a story about" ] || fail "not the known continuation with integer products"
+refuse 2 "--matmul" run -m "$MODEL" -p "$fox" --matmul int4
+
 accept run -m "$MODEL" -p "What is the capital of France? Answer in one word." -n 20
 grep -qi paris "$work/out" || fail "the chat template does not work"
 accept run -m "$MODEL" -p "Paris is the capital of France." --ask "What is the capital of France?" -n 20 --chat

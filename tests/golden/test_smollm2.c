@@ -5,7 +5,7 @@
  *   fp32 against fp32             max |difference| up to 6e-4, KL below 1e-8, mean negative log-likelihood equal to 2e-6;
  *   activations rounded to 8 bits max |difference| 0.39 to 0.87, KL 0.001 to 0.0165, mean negative log-likelihood +0.002 to +0.007.
  * The fp32 kernel sets must stay near the first line (another order of sums, angles rounded once from double): 2e-3 and 1e-6. The
- * bf16 set, which rounds inputs of products to 8 bits of mantissa, must stay inside the second. */
+ * bf16 set, which rounds inputs of products to 8 bits of mantissa, must stay inside the second, and so must products on 8-bit integers. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -24,7 +24,7 @@ typedef struct bounds {
 } bounds;
 
 static const bounds f32_bounds = { 2e-3, 1e-6, 1e-5 };
-static const bounds bf16_bounds = { 0.87, 0.0165, 0.007 };
+static const bounds bits8_bounds = { 0.87, 0.0165, 0.007 };
 
 static const struct prompt {
     const char *name;
@@ -171,17 +171,17 @@ static void check_prompt(const ca_model *model, const char *folder, const struct
 }
 
 /* Runs the first n_prompts prompts where this machine has the kernel set. */
-static void check_isa(const char *isa, size_t n_prompts)
+static void check_isa(const char *isa, ca_matmul matmul, size_t n_prompts)
 {
     ca_model *model = NULL;
-    const ca_model_opt opt = { .isa = isa };
+    const ca_model_opt opt = { .isa = isa, .matmul = matmul };
     const ca_kern *kern = NULL;
     if (ca_kern_choose(isa, &kern) != CA_OK) {
         print_message("%s: %s\n", isa, ca_last_error());
         skip();
     }
     if (ca_model_open(CA_TEST_MODEL, &opt, &model) != CA_OK) fail_msg("%s (`make model` fetches it)", ca_last_error());
-    const bounds *bound = ca_kern_dtype(kern) == CA_BF16 ? &bf16_bounds : &f32_bounds;
+    const bounds *bound = ca_kern_dtype(kern) == CA_BF16 || matmul == CA_MATMUL_INT8 ? &bits8_bounds : &f32_bounds;
     for (size_t i = 0; i < n_prompts; i++)
         check_prompt(model, prompts[i].shared ? CA_SHARED_GOLDEN : CA_TEST_DATA, &prompts[i], bound);
     ca_model_close(model);
@@ -190,34 +190,42 @@ static void check_isa(const char *isa, size_t n_prompts)
 static void test_bf16(void **state)
 {
     (void)state;
-    check_isa("avx512bf16", 4);
+    check_isa("avx512bf16", CA_MATMUL_NATIVE, 4);
 }
 
 static void test_avx512(void **state)
 {
     (void)state;
-    check_isa("avx512", 4);
+    check_isa("avx512", CA_MATMUL_NATIVE, 4);
 }
 
 static void test_avx2(void **state)
 {
     (void)state;
-    check_isa("avx2", 3);
+    check_isa("avx2", CA_MATMUL_NATIVE, 3);
 }
 
 static void test_scalar(void **state)
 {
     (void)state;
-    check_isa("scalar", 1); /* slow */
+    check_isa("scalar", CA_MATMUL_NATIVE, 1); /* slow */
+}
+
+static void test_int8(void **state)
+{
+    (void)state;
+    const ca_kern *best = NULL;
+    assert_int_equal(ca_kern_choose(NULL, &best), CA_OK);
+    const bool fast = strcmp(ca_kern_int8_name(best), "portable") != 0;
+    check_isa(NULL, CA_MATMUL_INT8, fast ? 4 : 1);
+    if (fast && ca_kern_dtype(best) == CA_BF16) check_isa("avx512", CA_MATMUL_INT8, 3);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bf16),
-        cmocka_unit_test(test_avx512),
-        cmocka_unit_test(test_avx2),
-        cmocka_unit_test(test_scalar),
+        cmocka_unit_test(test_bf16),   cmocka_unit_test(test_avx512), cmocka_unit_test(test_avx2),
+        cmocka_unit_test(test_scalar), cmocka_unit_test(test_int8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

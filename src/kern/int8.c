@@ -1,0 +1,44 @@
+/* The choice among the integer products, and the one in plain C that runs anywhere. */
+#include "kern/int8.h"
+
+static void product(const ca_int8_job *job)
+{
+    const uint32_t n_groups = ca_int8_groups(job->k), width = ca_int8_group(job->k), k4 = (uint32_t)ca_align_up(job->k, 4);
+    for (uint32_t g = 0; g < n_groups; g++) {
+        const uint32_t first = g * width, end = ca_min_u32(first + width, k4);
+        const float *w_scale = job->w_scale + (size_t)g * CA_INT8_PANEL;
+        for (uint32_t r = 0; r < job->n_rows; r++) {
+            const int8_t *a = job->a + (size_t)r * k4;
+            int32_t sum[CA_INT8_PANEL];
+            for (uint32_t j = 0; j < CA_INT8_PANEL; j++) sum[j] = job->a_offset[(size_t)r * n_groups + g];
+            for (uint32_t p = first; p < end; p += 4) {
+                const uint8_t *w = job->w + (size_t)p * CA_INT8_PANEL;
+                for (uint32_t j = 0; j < CA_INT8_PANEL; j++)
+                    sum[j] += a[p] * w[j * 4] + a[p + 1] * w[j * 4 + 1] + a[p + 2] * w[j * 4 + 2] + a[p + 3] * w[j * 4 + 3];
+            }
+            const float a_scale = job->a_scale[(size_t)r * n_groups + g];
+            float *c = job->c + r * job->c_stride;
+            const bool add = g > 0 || job->accumulate;
+            for (uint32_t j = 0; j < job->n_cols; j++) {
+                const float v = (float)sum[j] * a_scale * w_scale[j];
+                c[j] = add ? c[j] + v : v;
+            }
+        }
+    }
+}
+
+const ca_int8 ca_int8_portable = { "portable", product };
+
+const char *ca_kern_int8_name(const ca_kern *kern)
+{
+    return ca_int8_choose(kern)->name;
+}
+
+const ca_int8 *ca_int8_choose(const ca_kern *kern)
+{
+#if defined(__x86_64__)
+    if ((kern->cpu_flags & CA_CPU_AVX512) && (ca_cpu_features() & CA_CPU_AVX512_VNNI)) return &ca_int8_avx512vnni;
+#endif
+    (void)kern;
+    return &ca_int8_portable;
+}

@@ -446,15 +446,23 @@ static int lengths_view(const struct results *all, double *values, struct view *
     return good ? EXIT_DONE : fail("no memory for the table");
 }
 
-/* The methods without answers to a task, unless nobody could have any. */
-static void tell_missing(const struct results *all, size_t l, size_t t, const char *start, FILE *out)
+/* One line for a method that lacks answers that could be there. */
+static void tell_missing(const struct results *all, size_t m, const char *start, FILE *out)
 {
+    enum { NAMED = 4 };
     char key[RULER_KEY];
-    ruler_key(all->lengths[l], ruler_tasks[t].name, key);
-    for (size_t m = 0; m < all->n_methods && !json_object_get(all->skipped, key); m++)
-        if (cell_of(all, m, l, t)->n == 0)
-            fprintf(out, "%s%s has no answers to %s at %zu: its averages are over fewer tasks.\n", start, all->names[m],
-                    ruler_tasks[t].name, all->lengths[l]);
+    size_t missing = 0;
+    for (size_t l = 0; l < all->n_lengths; l++)
+        for (size_t t = 0; t < RULER_TASKS; t++) {
+            if (!(all->tasks >> t & 1) || cell_of(all, m, l, t)->n > 0) continue;
+            ruler_key(all->lengths[l], ruler_tasks[t].name, key);
+            if (json_object_get(all->skipped, key)) continue;
+            if (missing == 0) fprintf(out, "%s%s has no answers to ", start, all->names[m]);
+            if (missing < NAMED) fprintf(out, "%s%s at %zu", missing > 0 ? ", " : "", ruler_tasks[t].name, all->lengths[l]);
+            missing++;
+        }
+    if (missing > NAMED) fprintf(out, " and %zu more", missing - NAMED);
+    if (missing > 0) fprintf(out, ": its averages are over fewer tasks.\n");
 }
 
 /* What a reader must know before the numbers. */
@@ -472,9 +480,7 @@ static void write_remarks(const struct results *all, const char *start, FILE *ou
     json_t *why;
     json_object_foreach(all->skipped, key, why)
         fprintf(out, "%s%s is skipped: %s; averages there are over fewer tasks.\n", start, key, json_string_value(why));
-    for (size_t l = 0; l < all->n_lengths; l++)
-        for (size_t t = 0; t < RULER_TASKS; t++)
-            if (all->tasks >> t & 1) tell_missing(all, l, t, start, out);
+    for (size_t m = 0; m < all->n_methods; m++) tell_missing(all, m, start, out);
 }
 
 /* All tables for people. */

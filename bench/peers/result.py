@@ -44,7 +44,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        return f"{self.who}, sparse" if self.route.startswith("sparse") else self.who
+        return self.who + ", sparse" * self.route.startswith("sparse") + ", int8" * self.route.endswith("int8 products")
 
     def cells(self) -> list[str]:
         return [show(getattr(self, name), FORMATS.get(name, "{}")) for name in COLUMNS]
@@ -77,7 +77,7 @@ def write_markdown(rows: list[Row], about: list[str], path: Path) -> None:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """A panel per part: the best route of everyone that is not wrong, dense and sparse apart, case by case."""
+    """A panel per part: the best route of everyone that is not wrong, dense and sparse (and ours on int8) apart, case by case."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -99,7 +99,7 @@ def draw(rows: list[Row], path: Path) -> None:
             at = [x + (i - (len(labels) - 1) / 2) * width for x in range(len(cases))]
             bars = axis.bar(at, best, width, label=label, color=colors[label])
             axis.bar_label(bars, ["" if math.isnan(rate) else f"{rate:.0f}" for rate in best], fontsize=8)
-        axis.set_xticks(range(len(cases)), cases, fontsize=9)
+        axis.set_xticks(range(len(cases)), cases, fontsize=8)
         axis.set_ylabel(shown[0].unit)
         axis.set_title(f"{part}, best route of each")
         axis.spines[["top", "right"]].set_visible(False)

@@ -27,18 +27,35 @@ static void product(const ca_int8_job *job)
     }
 }
 
-const ca_int8 ca_int8_portable = { "portable", product };
+const ca_int8 ca_int8_portable = { "portable", 0, 0, product };
 
-const char *ca_kern_int8_name(const ca_kern *kern)
+static const ca_int8 *const all[] = {
+#if defined(__x86_64__)
+    &ca_int8_avx512vnni,
+    &ca_int8_avx2,
+#elif defined(__aarch64__)
+    &ca_int8_neondot,
+#endif
+    &ca_int8_portable,
+};
+
+const ca_int8 *ca_int8_at(size_t i)
 {
-    return ca_int8_choose(kern)->name;
+    const uint32_t features = ca_cpu_features();
+    for (size_t at = 0; at < sizeof all / sizeof *all; at++)
+        if ((all[at]->cpu_flags & ~features) == 0 && i-- == 0) return all[at];
+    return NULL;
 }
 
 const ca_int8 *ca_int8_choose(const ca_kern *kern)
 {
-#if defined(__x86_64__)
-    if ((kern->cpu_flags & CA_CPU_AVX512) && (ca_cpu_features() & CA_CPU_AVX512_VNNI)) return &ca_int8_avx512vnni;
-#endif
-    (void)kern;
+    const ca_int8 *one = NULL;
+    for (size_t i = 0; (one = ca_int8_at(i)) != NULL; i++)
+        if (one->sets == 0 || (one->sets & kern->cpu_flags) != 0) return one;
     return &ca_int8_portable;
+}
+
+const char *ca_kern_int8_name(const ca_kern *kern)
+{
+    return ca_int8_choose(kern)->name;
 }

@@ -36,6 +36,7 @@ static const struct {
 } flags[] = {
     { CA_CPU_AVX2_FMA, "avx2+fma" }, { CA_CPU_AVX512, "avx512f+bw+dq+vl" }, { CA_CPU_AVX512_BF16, "avx512_bf16" },
     { CA_CPU_NEON, "asimd" },        { CA_CPU_NEON_BF16, "bf16" },          { CA_CPU_AVX512_VNNI, "avx512_vnni" },
+    { CA_CPU_NEON_DOT, "asimddp" },
 };
 enum { N_FLAGS = sizeof flags / sizeof flags[0] };
 
@@ -54,6 +55,7 @@ uint32_t ca_cpu_features(void)
     }
 #elif defined(__aarch64__)
     if (getauxval(AT_HWCAP) & HWCAP_ASIMD) f |= CA_CPU_NEON;
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) f |= CA_CPU_NEON_DOT;
     if (getauxval(AT_HWCAP2) & HWCAP2_BF16) f |= CA_CPU_NEON_BF16;
 #endif
     return f;

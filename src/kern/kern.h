@@ -19,7 +19,8 @@ enum {
     CA_CPU_AVX512_BF16 = 1 << 2,
     CA_CPU_NEON = 1 << 3,
     CA_CPU_NEON_BF16 = 1 << 4,
-    CA_CPU_AVX512_VNNI = 1 << 5
+    CA_CPU_AVX512_VNNI = 1 << 5,
+    CA_CPU_NEON_DOT = 1 << 6
 };
 
 /* One page of a row, as the kernel sees it. */

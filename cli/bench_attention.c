@@ -191,7 +191,7 @@ static int add_line(struct bench *bench, const struct method *method, double kee
     if (!isnan(keep)) snprintf(line->name, sizeof line->name, "keep %.3g+compactattn", keep);
     const int code = method_session_opt(bench->options, method, bench->gate, &line->opt);
     if (bench->shape.page > 0) line->opt.page_tokens = bench->shape.page;
-    (void)tune_load(bench->kern, &line->opt.cost);
+    if (!tune_load(bench->kern, &line->opt.cost)) ca_cost_defaults(bench->kern, &line->opt.cost);
     return code;
 }
 

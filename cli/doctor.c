@@ -102,7 +102,7 @@ static int add_cost(const struct options *options, const ca_kern *kern, int n_th
         if (code != EXIT_DONE) return code;
     }
     const bool measured = tune_load(kern, &cost);
-    if (!measured) ca_cost_defaults(&cost);
+    if (!measured) ca_cost_defaults(kern, &cost);
     (void)tune_path(path, sizeof path);
     json_object_set_new(report, "cost",
                         json_pack("{s:s?, s:o, s:f, s:f}", "measured_in", measured ? path : NULL, "gflops_per_thread",

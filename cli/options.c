@@ -231,7 +231,7 @@ static const struct spec specs[] = {
     { "extend", 0, TEXT, AT(extend), 0, 0, "yarn:F", NULL, METHODS, 0,
       "read F times further than the model was trained for: yarn:F or linear:F" },
     { "threads", 0, INTEGER, AT(threads), 0, 4096, "N", "0", SELECTION | CMD_DOCTOR, 0, "threads; 0 = all" },
-    { "isa", 0, CHOICE, AT(isa), 0, 0, "auto|avx512bf16|avx512|avx2|neonbf16|neon|scalar", "auto", SELECTION | CMD_DOCTOR, 0,
+    { "isa", 0, CHOICE, AT(isa), 0, 0, "auto|amxbf16|avx512bf16|avx512|avx2|neonbf16|neon|scalar", "auto", SELECTION | CMD_DOCTOR, 0,
       "cap of the kernels' instruction set" },
     { "matmul", 0, CHOICE, AT(matmul), 0, 0, "native|int8", "native", METHODS | CMD_DOCTOR, 0,
       "matrix products of the layers: in the kernels' own type, or in int8" },

@@ -12,8 +12,8 @@ extern "C" {
  * immutable, shared by all threads. */
 typedef struct ca_kern ca_kern;
 
-/* Best kernel set that this CPU can run. isa caps the choice: NULL or "auto" for the best, else "avx512bf16", "avx512", "avx2",
- * "neonbf16", "neon" or "scalar" (nothing above it in this list is used). CA_E_ARG for an unknown name, CA_E_UNSUPPORTED when the CPU lacks it. */
+/* Best kernel set that this CPU can run. isa caps the choice: NULL or "auto" for the best, else "amxbf16", "avx512bf16", "avx512",
+ * "avx2", "neonbf16", "neon" or "scalar" (nothing above it in this list is used). CA_E_ARG for an unknown name, CA_E_UNSUPPORTED when the CPU lacks it. */
 CA_API ca_status ca_kern_choose(const char *isa, const ca_kern **out);
 
 /* Name of a kernel set, e.g. "avx512bf16". Static string. */

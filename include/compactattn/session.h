@@ -23,7 +23,7 @@ typedef struct ca_session_opt {
     ca_executor executor;
     ca_select_opt select; /* CA_SELECT_NONE and CA_SELECT_QUOKA go with CA_EXEC_DENSE only; the other executors need another one */
     ca_table_opt table;
-    ca_cost cost;           /* auto: see ca_table_add_auto */
+    ca_cost cost;           /* auto: see ca_table_add_auto; all 0 (the default) = those of the model's kernel set */
     ca_worth worth;         /* auto */
     bool sparse_first;      /* the first chunk of the session, which has no past, goes through the selector, too */
     uint32_t dense_prefix;  /* tokens before this position attend densely */

@@ -1,4 +1,4 @@
-/* Plan: rows -> jobs of up to CA_ATTN_BLOCK query vectors. Run: jobs over threads; a job's result does not depend on the others. */
+/* Plan: rows -> jobs of up to attn_job query vectors (of the kernel set). Run: jobs over threads; a job's result does not depend on the others. */
 #include <compactattn/attend.h>
 
 #include <omp.h>
@@ -10,11 +10,28 @@ typedef struct job {
     uint32_t row, first, count;
 } job;
 
-/* Query vectors per job: the row cut into equal parts of whole tiles. */
-static uint32_t job_vectors(uint32_t n)
+enum { JOBS_PER_THREAD = 4, SMALLEST_JOB = CA_ATTN_BLOCK };
+
+/* How rows are cut: jobs of up to `most` query vectors, whole units. */
+typedef struct cut {
+    uint32_t most, unit;
+} cut;
+
+/* Large jobs read a page once for many queries; but there should be some for every thread. */
+static cut choose_cut(const ca_kern *kern, const ca_table *table, int n_threads)
 {
-    const uint32_t parts = ca_ceil_div(n, CA_ATTN_BLOCK);
-    return (uint32_t)ca_align_up(ca_ceil_div(n, parts), CA_ATTN_TILE);
+    uint64_t total = 0;
+    for (uint32_t r = 0; r < table->n_rows; r++) total += (uint64_t)table->rows[r].n_heads * table->rows[r].n_tokens;
+    const uint64_t share = total / ((uint64_t)n_threads * JOBS_PER_THREAD);
+    const uint32_t most = share < kern->attn_job ? ca_max_u32((uint32_t)share, SMALLEST_JOB) : kern->attn_job;
+    return (cut){ .most = (uint32_t)ca_align_up(most, kern->attn_unit), .unit = kern->attn_unit };
+}
+
+/* Query vectors per job: the row in equal parts. */
+static uint32_t job_vectors(cut c, uint32_t n)
+{
+    const uint32_t parts = ca_ceil_div(n, c.most);
+    return (uint32_t)ca_align_up(ca_ceil_div(n, parts), c.unit);
 }
 
 static size_t thread_scratch(const ca_cache *cache)
@@ -26,8 +43,8 @@ size_t ca_attend_ws_bytes(const ca_cache *cache, uint32_t n_heads, uint32_t n_to
 {
     /* The most rows: block_sparse, one per head and Q block; the most references: every row lists every page. */
     const size_t nq = ca_ceil_div(n_tokens, cache->opt.page_tokens) + 3;
-    const size_t per_row = ca_ceil_div(cache->opt.page_tokens, CA_ATTN_BLOCK) + 1;
-    const size_t jobs = n_heads * nq * per_row + (size_t)n_heads * n_tokens / (CA_ATTN_BLOCK / 2) + 1;
+    const size_t per_row = ca_ceil_div(cache->opt.page_tokens, SMALLEST_JOB) + 1;
+    const size_t jobs = n_heads * nq * per_row + (size_t)n_heads * n_tokens / (SMALLEST_JOB / 2) + 1;
     const size_t refs = n_heads * nq * cache->blocks_cap;
     return ca_align_up(jobs * sizeof(job), 64) + ca_align_up(refs * sizeof(ca_page_ref), 64) +
            (size_t)(n_threads > 0 ? n_threads : 1) * thread_scratch(cache) + 64;
@@ -53,12 +70,12 @@ static ca_status check(const ca_cache *cache, const ca_table *table, float scale
 }
 
 /* Later tokens see more keys: the largest jobs come first, so that threads end together. */
-static ca_status plan(const ca_table *table, ca_workspace *ws, job **jobs, uint32_t *n_jobs)
+static ca_status plan(const ca_table *table, cut c, ca_workspace *ws, job **jobs, uint32_t *n_jobs)
 {
     size_t total = 0;
     for (uint32_t r = 0; r < table->n_rows; r++) {
         const uint32_t n = table->rows[r].n_heads * table->rows[r].n_tokens;
-        if (n > 0) total += ca_ceil_div(n, job_vectors(n));
+        if (n > 0) total += ca_ceil_div(n, job_vectors(c, n));
     }
     void *mem = NULL;
     CA_TRY(ca_ws_take(ws, "attend jobs", total, sizeof(job), &mem));
@@ -67,7 +84,7 @@ static ca_status plan(const ca_table *table, ca_workspace *ws, job **jobs, uint3
     size_t at = total;
     for (uint32_t r = 0; r < table->n_rows; r++) {
         const uint32_t n = table->rows[r].n_heads * table->rows[r].n_tokens;
-        const uint32_t step = n > 0 ? job_vectors(n) : 1;
+        const uint32_t step = n > 0 ? job_vectors(c, n) : 1;
         for (uint32_t v = 0; v < n; v += step) (*jobs)[--at] = (job){ .row = r, .first = v, .count = ca_min_u32(step, n - v) };
     }
     return CA_OK;
@@ -82,7 +99,7 @@ ca_status ca_attend(const ca_cache *cache, const ca_table *table, float scale, c
     job *jobs = NULL;
     uint32_t n_jobs = 0;
     void *refs_mem = NULL, *scratch_mem = NULL;
-    CA_TRY(plan(table, ws, &jobs, &n_jobs));
+    CA_TRY(plan(table, choose_cut(cache->opt.kern, table, n_threads), ws, &jobs, &n_jobs));
     CA_TRY(ca_ws_take(ws, "attend pages", table->n_pages, sizeof(ca_page_ref), &refs_mem));
     CA_TRY(ca_ws_take(ws, "attend scratch", (size_t)n_threads, thread_scratch(cache), &scratch_mem));
     ca_page_ref *refs = refs_mem;

@@ -8,7 +8,7 @@
 #include "base/arith.h"
 #include "cache/cache.h"
 
-enum { DIM = 128, PAGE = 128, PAGES = 64, SHORT_LIST = 2, SMALL_JOB = 2 * CA_ATTN_TILE, RUNS = 7 };
+enum { DIM = 128, PAGE = 128, PAGES = 64, SHORT_LIST = 2, RUNS = 7 };
 
 /* Seconds of one thread per job, for a table of n_rows rows of one job each. */
 static ca_status time_jobs(const ca_cache *cache, ca_workspace *ws, const float *q, float *o, uint32_t vectors, uint32_t n_pages,
@@ -37,16 +37,17 @@ static ca_status time_jobs(const ca_cache *cache, ca_workspace *ws, const float 
 
 static ca_status measure(const ca_cache *cache, ca_workspace *ws, const float *q, float *o, int n_threads, ca_cost *out)
 {
-    const uint32_t n_rows = 32 * (uint32_t)n_threads;
+    const uint32_t n_rows = 32 * (uint32_t)n_threads, large_job = cache->opt.kern->attn_job;
+    const uint32_t small_job = ca_max_u32(2 * CA_ATTN_TILE, cache->opt.kern->attn_unit);
     const double page_flop = 4.0 * PAGE * DIM, bytes = (double)cache->page_bytes;
     double large = 0, small = 0, short_list = 0;
-    CA_TRY(time_jobs(cache, ws, q, o, CA_ATTN_BLOCK, PAGES, n_rows, n_threads, &large));
-    CA_TRY(time_jobs(cache, ws, q, o, SMALL_JOB, PAGES, n_rows, n_threads, &small));
-    CA_TRY(time_jobs(cache, ws, q, o, SMALL_JOB, SHORT_LIST, n_rows, n_threads, &short_list));
-    out->flop = fmax((large - small) / ((CA_ATTN_BLOCK - SMALL_JOB) * page_flop * PAGES), 1e-15);
-    const double page = (small - short_list) / (PAGES - SHORT_LIST) - SMALL_JOB * page_flop * out->flop;
+    CA_TRY(time_jobs(cache, ws, q, o, large_job, PAGES, n_rows, n_threads, &large));
+    CA_TRY(time_jobs(cache, ws, q, o, small_job, PAGES, n_rows, n_threads, &small));
+    CA_TRY(time_jobs(cache, ws, q, o, small_job, SHORT_LIST, n_rows, n_threads, &short_list));
+    out->flop = fmax((large - small) / ((large_job - small_job) * page_flop * PAGES), 1e-15);
+    const double page = (small - short_list) / (PAGES - SHORT_LIST) - small_job * page_flop * out->flop;
     out->page_byte = fmax(page / bytes, 0.0);
-    out->job = fmax(short_list - SHORT_LIST * (out->page_byte * bytes + SMALL_JOB * page_flop * out->flop), 0.0);
+    out->job = fmax(short_list - SHORT_LIST * (out->page_byte * bytes + small_job * page_flop * out->flop), 0.0);
     return CA_OK;
 }
 
@@ -66,7 +67,7 @@ ca_status ca_cost_measure(const ca_kern *kern, int n_threads, ca_cost *out)
                                .capacity_tokens = PAGES * PAGE,
                                .kern = kern };
     if (n_threads < 1 || n_threads > 1024) return ca_fail(CA_E_ARG, "cost: %d threads", n_threads);
-    const size_t n_vectors = (size_t)32 * (size_t)n_threads * CA_ATTN_BLOCK, n_kv = (size_t)PAGES * PAGE * DIM;
+    const size_t n_vectors = (size_t)32 * (size_t)n_threads * kern->attn_job, n_kv = (size_t)PAGES * PAGE * DIM;
     ca_cache *cache = NULL;
     CA_TRY(ca_cache_create(&opt, &cache));
     ca_workspace ws = { .size = ca_align_up(ca_attend_ws_bytes(cache, 1, (uint32_t)n_vectors, n_threads), 64) };

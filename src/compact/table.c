@@ -249,10 +249,9 @@ ca_status ca_table_add_compact(const ca_cache *cache, const ca_mask *mask, const
                     table);
 }
 
-void ca_cost_defaults(ca_cost *out)
+void ca_cost_defaults(const ca_kern *kern, ca_cost *out)
 {
-    /* Per operation 1; a page costs its bytes once per job, as two operations each; a job its setup. */
-    *out = (ca_cost){ .flop = 1.0, .page_byte = 2.0, .job = 1e5 };
+    *out = (ca_cost){ .flop = 1.0, .page_byte = kern->byte_flop, .job = kern->job_flop };
 }
 
 void ca_worth_defaults(ca_worth *out)
@@ -263,7 +262,7 @@ void ca_worth_defaults(ca_worth *out)
 /* Cost of a row of n query vectors and n_pages pages. */
 static double row_cost(const ca_cache *cache, const ca_cost *cost, double vectors, double n_pages)
 {
-    const double jobs = ceil(vectors / CA_ATTN_BLOCK);
+    const double jobs = ceil(vectors / cache->opt.kern->attn_job);
     return jobs * (cost->job + n_pages * (double)cache->page_bytes * cost->page_byte) +
            cost->flop * 4.0 * vectors * n_pages * cache->opt.page_tokens * cache->opt.head_dim;
 }

@@ -17,6 +17,9 @@
 #include "kern/kern.h"
 #include "kern/tile_body.h"
 
+enum { ATTN_JOB = CA_ATTN_BLOCK, ATTN_UNIT = CA_ATTN_TILE };
+#define ATTN_BYTE_FLOP 2.0
+#define ATTN_JOB_FLOP 1e5
 enum { ATTN_SLACK = 6, ATTN_TILES = CA_ATTN_BLOCK / V_TILE_MR, ATTN_GROUP = 256, ATTN_GROUP_PAGES = ATTN_GROUP / 16 };
 
 typedef struct attn_scratch {
@@ -224,20 +227,6 @@ static void attn_pack_q(const ca_attn_job *job, const attn_scratch *s, uint32_t 
     }
 }
 
-/* Tokens of a page that a query at position pos may see. */
-static inline int attn_seen(const ca_page_ref *page, int32_t pos)
-{
-    const int64_t n = (int64_t)pos - (int64_t)page->pos + 1;
-    return n < 0 ? 0 : n > (int64_t)page->len ? (int)page->len : (int)n;
-}
-
-/* The first tokens of a page that lie before the window of a query at position pos. */
-static inline int attn_hidden(const ca_page_ref *page, int32_t pos, uint32_t window)
-{
-    const int64_t n = window == 0 ? 0 : (int64_t)pos + 1 - (int64_t)window - (int64_t)page->pos;
-    return n < 0 ? 0 : n > (int64_t)page->len ? (int)page->len : (int)n;
-}
-
 /* Probabilities of all tiles against one page, to the columns from p0 on; fills its view and fetches the keys of the next page. */
 static void attn_page_scores(const ca_attn_job *job, const attn_scratch *s, const ca_page_ref *page, const float *next,
                              uint32_t n_tiles, uint32_t p0, attn_view *view)
@@ -249,11 +238,11 @@ static void attn_page_scores(const ca_attn_job *job, const attn_scratch *s, cons
     const int32_t pos_min = s->pos[0];
     const float c = job->scale * 1.44269504F;
     const bool masked = page->len < bs || (int64_t)page->pos + bs - 1 > pos_min ||
-                        attn_hidden(page, s->pos[n_tiles * V_TILE_MR - 1], job->window) > 0;
+                        ca_page_hidden(page, s->pos[n_tiles * V_TILE_MR - 1], job->window) > 0;
     view->v = k + (size_t)bs * units;
     for (uint32_t t = 0; t < n_tiles; t++) {
-        view->seen[t] = masked ? attn_seen(page, s->pos[t * V_TILE_MR + V_TILE_MR - 1]) : (int)bs;
-        if (attn_hidden(page, s->pos[t * V_TILE_MR], job->window) >= view->seen[t]) view->seen[t] = 0;
+        view->seen[t] = masked ? ca_page_seen(page, s->pos[t * V_TILE_MR + V_TILE_MR - 1]) : (int)bs;
+        if (ca_page_hidden(page, s->pos[t * V_TILE_MR], job->window) >= view->seen[t]) view->seen[t] = 0;
     }
 
     for (uint32_t t0 = 0; t0 < bs; t0 += kp) {
@@ -264,13 +253,13 @@ static void attn_page_scores(const ca_attn_job *job, const attn_scratch *s, cons
             const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0);
             const float *q = s->q + (size_t)t * units * V_TILE_MR;
             const tile_ahead ahead = tile_share(next ? next + (size_t)t0 * units : NULL, units, t, n_tiles);
-            const bool whole = !masked || (attn_seen(page, s->pos[row0]) >= (int)(t0 + kp) &&
-                                           attn_hidden(page, s->pos[row0 + V_TILE_MR - 1], job->window) <= (int)t0);
+            const bool whole = !masked || (ca_page_seen(page, s->pos[row0]) >= (int)(t0 + kp) &&
+                                           ca_page_hidden(page, s->pos[row0 + V_TILE_MR - 1], job->window) <= (int)t0);
             if (!whole) {
                 int hidden[V_TILE_MR], seen[V_TILE_MR];
                 for (uint32_t r = 0; r < V_TILE_MR; r++) {
-                    hidden[r] = attn_hidden(page, s->pos[row0 + r], job->window) - (int)t0;
-                    seen[r] = attn_seen(page, s->pos[row0 + r]) - (int)t0;
+                    hidden[r] = ca_page_hidden(page, s->pos[row0 + r], job->window) - (int)t0;
+                    seen[r] = ca_page_seen(page, s->pos[row0 + r]) - (int)t0;
                 }
                 attn_qk_masked((int)(kp / VW), s, row0, q, panel, dim, p0 + t0, c, &ahead, hidden, seen);
             } else {
@@ -344,6 +333,26 @@ static void attn(const ca_attn_job *job)
     }
     attn_group_values(job, &s, views, n_views, n_tiles);
     attn_write(job, &s);
+}
+
+/* Independent chains of the multiply-add that attention is made of, as many as hide its latency and fit the registers. */
+static double peak(uint64_t iters)
+{
+    enum { CHAINS = VW == 16 ? 24 : 12 };
+    vf acc[CHAINS];
+    V_UNROLL
+    for (int i = 0; i < CHAINS; i++) acc[i] = v_set1((float)i);
+    const vf a = v_set1(1e-3F), b = v_set1(1e-3F);
+    for (uint64_t it = 0; it < iters; it++) {
+        V_UNROLL
+        for (int i = 0; i < CHAINS; i++) acc[i] = v_opaque(v_dot(acc[i], a, b)); /* keeps the chain */
+    }
+    vf sum = v_zero();
+    V_UNROLL
+    for (int i = 0; i < CHAINS; i++) sum = v_add(sum, acc[i]);
+    volatile float sink = v_hadd(sum);
+    (void)sink;
+    return (double)iters * CHAINS * VW * V_KS * 2;
 }
 
 #endif

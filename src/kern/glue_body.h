@@ -104,24 +104,4 @@ static void page_put(void *page, uint32_t page_tokens, uint32_t head_dim, uint32
     }
 }
 
-/* Independent chains of the multiply-add that attention is made of, as many as hide its latency and fit the registers. */
-static double peak(uint64_t iters)
-{
-    enum { CHAINS = VW == 16 ? 24 : 12 };
-    vf acc[CHAINS];
-    V_UNROLL
-    for (int i = 0; i < CHAINS; i++) acc[i] = v_set1((float)i);
-    const vf a = v_set1(1e-3F), b = v_set1(1e-3F);
-    for (uint64_t it = 0; it < iters; it++) {
-        V_UNROLL
-        for (int i = 0; i < CHAINS; i++) acc[i] = v_opaque(v_dot(acc[i], a, b)); /* keeps the chain */
-    }
-    vf sum = v_zero();
-    V_UNROLL
-    for (int i = 0; i < CHAINS; i++) sum = v_add(sum, acc[i]);
-    volatile float sink = v_hadd(sum);
-    (void)sink;
-    return (double)iters * CHAINS * VW * V_KS * 2;
-}
-
 #endif

@@ -9,6 +9,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #define ON_X86(x) (x)
 #else
 #define ON_X86(x) NULL
@@ -25,8 +27,9 @@ static const struct {
     const char *name;
     const ca_kern *kern;
 } sets[] = {
-    { "avx512bf16", ON_X86(&ca_kern_avx512bf16) }, { "avx512", ON_X86(&ca_kern_avx512) }, { "avx2", ON_X86(&ca_kern_avx2) },
-    { "neonbf16", ON_ARM(&ca_kern_neonbf16) },     { "neon", ON_ARM(&ca_kern_neon) },     { "scalar", &ca_kern_scalar },
+    { "amxbf16", ON_X86(&ca_kern_amxbf16) }, { "avx512bf16", ON_X86(&ca_kern_avx512bf16) }, { "avx512", ON_X86(&ca_kern_avx512) },
+    { "avx2", ON_X86(&ca_kern_avx2) },       { "neonbf16", ON_ARM(&ca_kern_neonbf16) },     { "neon", ON_ARM(&ca_kern_neon) },
+    { "scalar", &ca_kern_scalar },
 };
 enum { N_SETS = sizeof sets / sizeof sets[0] };
 
@@ -36,9 +39,27 @@ static const struct {
 } flags[] = {
     { CA_CPU_AVX2_FMA, "avx2+fma" }, { CA_CPU_AVX512, "avx512f+bw+dq+vl" }, { CA_CPU_AVX512_BF16, "avx512_bf16" },
     { CA_CPU_NEON, "asimd" },        { CA_CPU_NEON_BF16, "bf16" },          { CA_CPU_AVX512_VNNI, "avx512_vnni" },
-    { CA_CPU_NEON_DOT, "asimddp" },
+    { CA_CPU_NEON_DOT, "asimddp" },  { CA_CPU_AMX_BF16, "amx_bf16" },       { CA_CPU_AMX_INT8, "amx_int8" },
 };
 enum { N_FLAGS = sizeof flags / sizeof flags[0] };
+
+#if defined(__x86_64__) && defined(__linux__)
+/* Linux gives tiles to a process that asks for them; then all its threads have them. */
+static bool have_tiles(void)
+{
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+
+static uint32_t tile_features(void)
+{
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & (1U << 24)) || !have_tiles()) return 0;
+    return ((d & (1U << 22)) != 0 ? CA_CPU_AMX_BF16 : 0U) | ((d & (1U << 25)) != 0 ? CA_CPU_AMX_INT8 : 0U);
+}
+#else
+#define tile_features() 0U
+#endif
 
 uint32_t ca_cpu_features(void)
 {
@@ -52,6 +73,7 @@ uint32_t ca_cpu_features(void)
         if (__builtin_cpu_supports("avx512vnni")) f |= CA_CPU_AVX512_VNNI;
         unsigned a = 0, b = 0, c = 0, d = 0;
         if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1U << 5))) f |= CA_CPU_AVX512_BF16;
+        f |= tile_features();
     }
 #elif defined(__aarch64__)
     if (getauxval(AT_HWCAP) & HWCAP_ASIMD) f |= CA_CPU_NEON;
@@ -84,7 +106,8 @@ ca_status ca_kern_choose(const char *isa, const ca_kern **out)
 {
     const size_t first = first_allowed(isa);
     if (first == N_SETS)
-        return ca_fail(CA_E_ARG, "unknown instruction set '%s': use auto, avx512bf16, avx512, avx2, neonbf16, neon or scalar", isa);
+        return ca_fail(CA_E_ARG,
+                       "unknown instruction set '%s': use auto, amxbf16, avx512bf16, avx512, avx2, neonbf16, neon or scalar", isa);
     const uint32_t features = ca_cpu_features();
     if (!is_auto(isa) && !fits(first, features))
         return ca_fail(CA_E_UNSUPPORTED, "this CPU or build cannot run '%s': see `compactattn doctor`", isa);

@@ -20,7 +20,9 @@ enum {
     CA_CPU_NEON = 1 << 3,
     CA_CPU_NEON_BF16 = 1 << 4,
     CA_CPU_AVX512_VNNI = 1 << 5,
-    CA_CPU_NEON_DOT = 1 << 6
+    CA_CPU_NEON_DOT = 1 << 6,
+    CA_CPU_AMX_BF16 = 1 << 7, /* and the system gives the tiles to this process */
+    CA_CPU_AMX_INT8 = 1 << 8
 };
 
 /* One page of a row, as the kernel sees it. */
@@ -29,6 +31,20 @@ typedef struct ca_page_ref {
     uint32_t pos; /* absolute position of slot 0 */
     uint32_t len; /* tokens in it; later slots hold zeros */
 } ca_page_ref;
+
+/* Tokens of a page that a query at position pos may see. */
+static inline int ca_page_seen(const ca_page_ref *page, int32_t pos)
+{
+    const int64_t n = (int64_t)pos - (int64_t)page->pos + 1;
+    return n < 0 ? 0 : n > (int64_t)page->len ? (int)page->len : (int)n;
+}
+
+/* The first tokens of a page that lie before the window of a query at position pos. */
+static inline int ca_page_hidden(const ca_page_ref *page, int32_t pos, uint32_t window)
+{
+    const int64_t n = window == 0 ? 0 : (int64_t)pos + 1 - (int64_t)window - (int64_t)page->pos;
+    return n < 0 ? 0 : n > (int64_t)page->len ? (int)page->len : (int)n;
+}
 
 /* One unit of attention work: query vectors that share a page list. Query vector i is token token0 + i / n_heads, head
  * i % n_heads of the row; vectors [first, first + count) of the row are computed. */
@@ -43,13 +59,13 @@ typedef struct ca_attn_job {
     ca_dtype o_type;
     uint32_t pos; /* absolute position of the row's first token */
     uint32_t n_heads;
-    uint32_t first, count; /* count <= CA_ATTN_BLOCK */
+    uint32_t first, count; /* count <= attn_job of the set */
     uint32_t window;       /* a query at p sees the keys at p - window + 1 .. p; 0 = all up to p */
     float scale;
     void *scratch; /* attn_scratch_bytes, 64-byte aligned, one per thread */
 } ca_attn_job;
 
-/* Query vectors of one job, and of one register tile: work is cut into whole tiles where that is possible. */
+/* Query vectors that are packed together, and those of one register tile. */
 enum { CA_ATTN_BLOCK = 96, CA_ATTN_TILE = 6 };
 
 /* Block scores of one Q block of one head against pooled keys (spec/attention.md 2.2):
@@ -92,6 +108,10 @@ struct ca_kern {
     uint32_t ks;        /* elements per 32-bit unit: 1 or 2 */
     uint32_t k_panel, v_panel;
 
+    uint32_t attn_job;  /* query vectors that a job has at most */
+    uint32_t attn_unit; /* jobs are cut into whole ones of these where that is possible */
+    double byte_flop;   /* operations that a byte of a page costs as much as, and a job's setup (ca_cost) */
+    double job_flop;
     size_t (*attn_scratch_bytes)(uint32_t head_dim, uint32_t page_tokens);
     void (*attn)(const ca_attn_job *job);
     void (*score)(const ca_score_job *job);

@@ -21,7 +21,6 @@ void ca_session_defaults(ca_executor executor, ca_session_opt *out)
     *out = (ca_session_opt){ .executor = executor, .chunk = 1024, .page_tokens = 128 };
     ca_select_defaults(executor == CA_EXEC_DENSE ? CA_SELECT_NONE : CA_SELECT_FLASHPREFILL, &out->select);
     out->dense_tail = 128;
-    ca_cost_defaults(&out->cost);
     ca_worth_defaults(&out->worth);
     if (executor == CA_EXEC_BLOCK_SPARSE) out->select.flashprefill.alpha = 0.01F;
 }
@@ -43,7 +42,7 @@ static ca_status check_method(const ca_session_opt *opt)
     return CA_OK;
 }
 
-/* Checks opt and replaces its zeros: context, threads. The chunk is cut to the context. */
+/* Checks opt and replaces its zeros: context, threads, cost. The chunk is cut to the context. */
 static ca_status resolve(const ca_model *model, const ca_session_opt *opt, ca_session_opt *out)
 {
     ca_model_info info;
@@ -53,6 +52,7 @@ static ca_status resolve(const ca_model *model, const ca_session_opt *opt, ca_se
     if (opt->context > info.max_context)
         return ca_fail(CA_E_ARG, "session: context %u is above the model's %u tokens", opt->context, info.max_context);
     if (opt->context == 0) out->context = info.max_context;
+    if (opt->cost.flop == 0.0 && opt->cost.page_byte == 0.0 && opt->cost.job == 0.0) ca_cost_defaults(model->kern, &out->cost);
     if (opt->chunk == 0) return ca_fail(CA_E_ARG, "session: chunk 0: give at least 1 token per chunk");
     out->chunk = ca_min_u32(opt->chunk, out->context);
     const uint32_t group = info.n_heads / info.n_kv_heads;

@@ -23,7 +23,7 @@ static const attn_shape shapes[] = {
     { 257, 257, 1, 1, 64, 128, "whole prompt in one chunk" },
 };
 
-static const char *const isas[] = { "avx512bf16", "avx512", "avx2", "neonbf16", "neon", "scalar" };
+static const char *const isas[] = { "amxbf16", "avx512bf16", "avx512", "avx2", "neonbf16", "neon", "scalar" };
 
 /* bf16: P is rounded to 8 bits and the output of the exact softmax is fp32: 2^-9 per probability, averaged. */
 static double bound(const ca_kern *kern)

@@ -302,7 +302,7 @@ static void check_reports(const char *cap, size_t first)
 static void choosing(void **state)
 {
     (void)state;
-    static const char *const names[] = { "avx512bf16", "avx512", "avx2", "neonbf16", "neon", "scalar" };
+    static const char *const names[] = { "amxbf16", "avx512bf16", "avx512", "avx2", "neonbf16", "neon", "scalar" };
     enum { N_NAMES = sizeof names / sizeof *names };
     ca_kern_report r[8];
     const size_t n = ca_kern_reports(NULL, r, 8);
@@ -381,7 +381,7 @@ static void cpu_text(void **state)
     ca_cpu_flags(text, sizeof text);
     ca_kern_report r[8];
     (void)ca_kern_reports(NULL, r, 8);
-    static const char *const needed[] = { "avx512_bf16", "avx512f", "avx2", "asimd bf16", "asimd" };
+    static const char *const needed[] = { "amx_bf16", "avx512_bf16", "avx512f", "avx2", "asimd bf16", "asimd" };
     for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) assert_int_equal(strstr(text, needed[i]) != NULL, r[i].usable);
     ca_cpu_flags(small, sizeof small);
     assert_true(strlen(small) < sizeof small && strncmp(small, text, strlen(small)) == 0);

@@ -71,7 +71,7 @@ static double price(const attn_data *d, const ca_table *t, uint32_t kv, const ca
     const double page_bytes = (double)ca_page_bytes(kern, d->shape.page, d->shape.dim);
     for (uint32_t r = 0; r < t->n_rows; r++) {
         const ca_row *row = &t->rows[r];
-        const double vectors = (double)row->n_heads * row->n_tokens, jobs = ceil(vectors / 96.0);
+        const double vectors = (double)row->n_heads * row->n_tokens, jobs = ceil(vectors / kern->attn_job);
         const uint32_t n = (row->pos + row->n_tokens - 1) / d->shape.page - row->pos / d->shape.page + 1; /* Q blocks */
         const double pages = row->n_pages - (n - 1) / 2.0;
         if (row->kv_head != kv) continue;
@@ -201,9 +201,11 @@ static void check_choice(attn_data *d, const ca_mask *m, const ca_cost *cost, co
 static void best_shape(void **state)
 {
     (void)state;
+    const ca_kern *kern = NULL;
     ca_cost built_in;
     ca_worth built_in_worth;
-    ca_cost_defaults(&built_in);
+    must(ca_kern_choose(NULL, &kern), "kern");
+    ca_cost_defaults(kern, &built_in);
     ca_worth_defaults(&built_in_worth);
     const ca_cost costs[] = { built_in, { 1.0, 0.0, 0.0 }, { 1.0, 0.0, 1e7 }, { 0.01, 3.0, 10.0 } };
     const ca_worth worths[] = { built_in_worth, { 0.0F, 0.0F, 2.0F }, { 0.3F, 3.0F, 2.0F }, { 0.1F, 0.1F, 0.5F } };
@@ -235,8 +237,10 @@ static void best_shape(void **state)
 static void full_mask(void **state)
 {
     (void)state;
+    const ca_kern *kern = NULL;
     ca_cost cost;
-    ca_cost_defaults(&cost);
+    must(ca_kern_choose(NULL, &kern), "kern");
+    ca_cost_defaults(kern, &cost);
     const ca_worth worths[] = { { 0.0F, 0.0F, 2.0F }, { 1.0F, 0.7F, 0.5F }, { 1e6F, 1e6F, 2.0F } };
     for (size_t n = 0; n < N_CASES * 3; n++) {
         const select_case *c = &cases[n / 3];

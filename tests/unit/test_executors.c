@@ -82,7 +82,9 @@ static ca_table build(attn_data *d, const method *how, ca_mask *mask)
     ca_cost cost;
     const uint32_t group = d->shape.hq / d->shape.hkv, n = d->shape.q_len;
     const ca_queries q = queries_of(d);
-    ca_cost_defaults(&cost);
+    const ca_kern *kern = NULL;
+    must(ca_kern_choose(NULL, &kern), "kern");
+    ca_cost_defaults(kern, &cost);
     d->ws.used = 0;
     must(ca_table_create(d->cache, &d->chunk, &d->ws, &t), "table");
     if (how->ex != DENSE && how->ex != QUOKA) {

@@ -12,7 +12,7 @@
 #include "model/config.h"
 #include "tiny_model.h"
 
-static const char *const isas[] = { "avx512bf16", "avx512", "avx2", "neonbf16", "neon", "scalar" };
+static const char *const isas[] = { "amxbf16", "avx512bf16", "avx512", "avx2", "neonbf16", "neon", "scalar" };
 
 static ca_status open_isa(const char *path, const char *isa, ca_model **out)
 {

@@ -19,7 +19,7 @@ CA_API ca_status ca_kern_choose(const char *isa, const ca_kern **out);
 /* Name of a kernel set, e.g. "avx512bf16". Static string. */
 CA_API const char *ca_kern_name(const ca_kern *kern);
 
-/* What runs the integer products of a model opened with CA_MATMUL_INT8 beside this set: "avx512vnni", "avx2", "neondot"
+/* What runs the integer products of a model opened with CA_MATMUL_INT8 beside this set: "amxint8", "avx512vnni", "avx2", "neondot"
  * or "portable". Static string. */
 CA_API const char *ca_kern_int8_name(const ca_kern *kern);
 

@@ -17,13 +17,13 @@
 #include <math.h>
 #include <string.h>
 
+#include "kern/amx_tiles.h"
 #include "kern/kern.h"
 #include "kern/tile_body.h"
 
 enum {
     ATTN_JOB = 384,
     ATTN_UNIT = 32,
-    AMX_ROWS = 16,                  /* of a tile, 64 bytes each: 16 sums, or 32 bf16 */
     AMX_STEP = 32,                  /* inner dimension of a product of tiles; tokens of a strip */
     AMX_TILE = AMX_ROWS * AMX_STEP, /* bf16 of a tile */
     AMX_SUMS = AMX_ROWS * 16,       /* floats of a tile */
@@ -96,9 +96,6 @@ V_INLINE bool v_none_above(vf a, float limit)
 {
     return _mm512_cmp_ps_mask(a, v_set1(limit), _CMP_LE_OQ) == 0xffff;
 }
-
-/* Keeps the compiler from moving memory accesses across tile instructions. */
-#define AMX_FENCE() __asm__ volatile("" ::: "memory")
 
 static uint32_t amx_steps(uint32_t head_dim)
 {
@@ -460,21 +457,6 @@ static void amx_write(const amx *a)
                 v_store_elts((uint16_t *)job->o + at + d, v);
         }
     }
-}
-
-/* Every tile whole: 16 rows of 64 bytes. */
-static void amx_configure(void)
-{
-    static const struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } __attribute__((aligned(64))) config = {
-        .palette = 1,
-        .row_bytes = { 64, 64, 64, 64, 64, 64, 64, 64 },
-        .rows = { AMX_ROWS, AMX_ROWS, AMX_ROWS, AMX_ROWS, AMX_ROWS, AMX_ROWS, AMX_ROWS, AMX_ROWS },
-    };
-    _tile_loadconfig(&config);
 }
 
 /* All stages: spans of pages, and for each the blocks. */

@@ -27,10 +27,11 @@ static void product(const ca_int8_job *job)
     }
 }
 
-const ca_int8 ca_int8_portable = { "portable", 0, 0, product };
+const ca_int8 ca_int8_portable = { "portable", 1, 0, 0, product };
 
 static const ca_int8 *const all[] = {
 #if defined(__x86_64__)
+    &ca_int8_amxint8,
     &ca_int8_avx512vnni,
     &ca_int8_avx2,
 #elif defined(__aarch64__)

@@ -47,6 +47,7 @@ typedef struct ca_int8_job {
 
 typedef struct ca_int8 {
     const char *name;
+    uint32_t unit; /* rows that it takes at a time */
     uint32_t sets; /* kernel sets that it goes with: those that need one of these CPU flags; 0 = all */
     uint32_t cpu_flags;
     void (*product)(const ca_int8_job *job);
@@ -57,6 +58,6 @@ const ca_int8 *ca_int8_choose(const ca_kern *kern);
 /* The i-th of this build, best first, that this CPU runs; NULL behind the last. */
 const ca_int8 *ca_int8_at(size_t i);
 
-extern const ca_int8 ca_int8_avx512vnni, ca_int8_avx2, ca_int8_neondot, ca_int8_portable;
+extern const ca_int8 ca_int8_amxint8, ca_int8_avx512vnni, ca_int8_avx2, ca_int8_neondot, ca_int8_portable;
 
 #endif

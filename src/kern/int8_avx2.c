@@ -48,4 +48,4 @@ V_INLINE void i8_store(float *c, vf v, bool add)
 
 #include "kern/int8_body.h"
 
-const ca_int8 ca_int8_avx2 = { "avx2", CA_CPU_AVX2_FMA | CA_CPU_AVX512, CA_CPU_AVX2_FMA, product };
+const ca_int8 ca_int8_avx2 = { "avx2", I8_MR, CA_CPU_AVX2_FMA | CA_CPU_AVX512, CA_CPU_AVX2_FMA, product };

@@ -43,4 +43,4 @@ V_INLINE void i8_store(float *c, vf v, bool add)
 
 #include "kern/int8_body.h"
 
-const ca_int8 ca_int8_avx512vnni = { "avx512vnni", CA_CPU_AVX512, CA_CPU_AVX512_VNNI, product };
+const ca_int8 ca_int8_avx512vnni = { "avx512vnni", I8_MR, CA_CPU_AVX512, CA_CPU_AVX512_VNNI, product };

@@ -42,4 +42,4 @@ V_INLINE void i8_store(float *c, vf v, bool add)
 
 #include "kern/int8_body.h"
 
-const ca_int8 ca_int8_neondot = { "neondot", CA_CPU_NEON, CA_CPU_NEON_DOT, product };
+const ca_int8 ca_int8_neondot = { "neondot", I8_MR, CA_CPU_NEON, CA_CPU_NEON_DOT, product };

@@ -8,7 +8,6 @@
 
 enum {
     ALIGNMENT = 64,
-    TILE = 6,  /* rows of a register tile */
     ROWS = 192 /* of a unit of work at most: they stay in L2 while the panels pass by */
 };
 
@@ -107,18 +106,18 @@ size_t ca_int8_scratch_bytes(uint32_t k, uint32_t m)
     return lay_out(k, m, NULL).total;
 }
 
-/* Rows of a unit: blocks of about one size, as many for each thread. */
-static uint32_t unit_rows(uint32_t m)
+/* Rows of a unit of work: blocks of about one size, as many for each thread. */
+static uint32_t unit_rows(const ca_int8 *int8, uint32_t m)
 {
     const uint32_t threads = (uint32_t)omp_get_max_threads();
-    return (uint32_t)ca_align_up(ca_ceil_div(m, threads * ca_ceil_div(m, threads * ROWS)), TILE);
+    return (uint32_t)ca_align_up(ca_ceil_div(m, threads * ca_ceil_div(m, threads * ROWS)), int8->unit);
 }
 
 void ca_int8_weight_run(const ca_kern *kern, const ca_int8 *int8, const ca_int8_weight *weight, const void *a, uint32_t m, float *c,
                         bool accumulate, void *scratch)
 {
     const uint32_t k = weight->k, n = weight->n, n_groups = ca_int8_groups(k);
-    const uint32_t rows = unit_rows(m), n_blocks = ca_ceil_div(m, rows), n_panels = ca_ceil_div(n, CA_INT8_PANEL);
+    const uint32_t rows = unit_rows(int8, m), n_blocks = ca_ceil_div(m, rows), n_panels = ca_ceil_div(n, CA_INT8_PANEL);
     const size_t row_bytes = (size_t)k * (kern->type == CA_BF16 ? 2 : 4);
     const rounded r = lay_out(k, m, scratch);
 #pragma omp parallel

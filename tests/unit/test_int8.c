@@ -28,6 +28,7 @@ static const struct product_case {
     { 3, 65, 64, "one past a block that is turned" },
     { 195, 100, 129, "one past a unit of rows" },
     { 400, 192, 64, "several units, none whole" },
+    { 77, 640, 100, "whole inner steps of tiles, rows and columns that are not" },
 };
 enum { N_CASES = sizeof cases / sizeof *cases, MAX_SETS = 16, STEPS = 127 };
 

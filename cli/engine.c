@@ -5,6 +5,7 @@
 #include "npy.h"
 #include "tune.h"
 
+#include <dnnl.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,21 @@ int engine_read_ids(const char *path, uint32_t **ids, size_t *n_ids)
     return known ? EXIT_DONE : fail("%s: %s", path, why);
 }
 
+/* --isa holds for oneDNN's products, too: for the whole process, which opens one model. The set below avx2 is a reference for kernels,
+ * not for products. */
+static void cap_products(const char *isa)
+{
+    static const struct {
+        const char *isa;
+        dnnl_cpu_isa_t most;
+    } caps[] = { { "avx512bf16", dnnl_cpu_isa_avx512_core_bf16 },
+                 { "avx512", dnnl_cpu_isa_avx512_core_vnni },
+                 { "avx2", dnnl_cpu_isa_avx2 },
+                 { "scalar", dnnl_cpu_isa_avx2 } };
+    for (size_t i = 0; isa && i < sizeof caps / sizeof *caps; i++)
+        if (strcmp(isa, caps[i].isa) == 0) (void)dnnl_set_max_cpu_isa(caps[i].most);
+}
+
 static int model_opt(const struct options *options, const struct engine *engine, ca_model_opt *out)
 {
     ca_model_opt opt = { .isa = options->isa,
@@ -49,6 +65,7 @@ static int model_opt(const struct options *options, const struct engine *engine,
             return usage_error("--extend %s: expected yarn:F or linear:F, F the factor by which the context grows",
                                options->extend);
     }
+    cap_products(options->isa);
     *out = opt;
     return EXIT_DONE;
 }

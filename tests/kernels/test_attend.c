@@ -21,6 +21,8 @@ static const attn_shape shapes[] = {
     { 33, 300, 4, 1, 256, 128, "head_dim 256, MQA" },
     { 65, 97, 2, 1, 16, 32, "smallest head" },
     { 257, 257, 1, 1, 64, 128, "whole prompt in one chunk" },
+    { 300, 1100, 4, 1, 64, 64, "several jobs of several blocks" },
+    { 210, 610, 3, 1, 128, 32, "the same over small pages" },
 };
 
 static const char *const isas[] = { "amxbf16", "avx512bf16", "avx512", "avx2", "neonbf16", "neon", "scalar" };

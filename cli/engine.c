@@ -113,7 +113,8 @@ int engine_session_opt(const struct engine *engine, const struct options *option
     const int code = method_session_opt(options, method, engine->gate, out);
     if (code != EXIT_DONE) return code;
     out->n_threads = engine->n_threads;
-    (void)tune_load(ca_model_kern(engine->model), &out->cost);
+    const ca_kern *kern = ca_model_kern(engine->model);
+    if (!tune_load(kern, &out->cost)) ca_cost_defaults(kern, &out->cost);
     const uint32_t model_max = engine->info.max_context;
     const uint32_t limit = out->context > 0 && out->context < model_max ? out->context : model_max;
     if (n_prompt > limit)

@@ -33,8 +33,8 @@ int engine_read_ids(const char *path, uint32_t **ids, size_t *n_ids)
     return known ? EXIT_DONE : fail("%s: %s", path, why);
 }
 
-/* --isa holds for oneDNN's products, too: for the whole process, which opens one model. The set below avx2 is a reference for kernels,
- * not for products. */
+/* --isa holds for oneDNN's products, too, in the whole process, which opens one model. scalar is the reference of our kernels, not of
+ * oneDNN's. */
 static void cap_products(const char *isa)
 {
     static const struct {

@@ -64,8 +64,8 @@ typedef struct ca_table_opt {
 } ca_table_opt;
 
 /* What a row costs, in any unit of time: jobs * (job + pages * (page_byte * bytes of a page)) + flop * floating-point operations.
- * A job is up to 96 query vectors (384 with AMX) that read the list together; (n - 1) / 2 of the row's own n Q blocks count as not reached. Only the
- * ratios matter; `compactattn doctor --tune` measures them. */
+ * A job is up to 96 query vectors (384 with AMX) that read the list together; (n - 1) / 2 of the row's own n Q blocks count as not
+ * reached. Only the ratios matter; `compactattn doctor --tune` measures them. */
 typedef struct ca_cost {
     double flop, page_byte, job;
 } ca_cost;

@@ -1,4 +1,5 @@
-/* Plan: rows -> jobs of up to attn_job query vectors (of the kernel set). Run: jobs over threads; a job's result does not depend on the others. */
+/* Plan: rows -> jobs of up to the kernel set's attn_job query vectors. Run: jobs over threads; a job's result does not depend on the
+ * others. */
 #include <compactattn/attend.h>
 
 #include <omp.h>

@@ -133,7 +133,7 @@ size_t ca_kern_reports(const char *isa, ca_kern_report *out, size_t max)
         if (!sets[i].kern) {
             (void)snprintf(r->why, sizeof r->why, "not in a build for this processor");
         } else if (!r->usable) {
-            size_t at = (size_t)snprintf(r->why, sizeof r->why, "the CPU lacks");
+            size_t at = (size_t)snprintf(r->why, sizeof r->why, "the CPU or the system lacks");
             for (size_t f = 0; f < N_FLAGS; f++)
                 if (sets[i].kern->cpu_flags & ~features & flags[f].bit)
                     at += (size_t)snprintf(r->why + at, sizeof r->why - at, " %s", flags[f].name);

@@ -41,7 +41,9 @@ static void cap_products(const char *isa)
         const char *isa;
         dnnl_cpu_isa_t most;
     } caps[] = { { "avx512bf16", dnnl_cpu_isa_avx512_core_bf16 },
+                 { "avx512mixed", dnnl_cpu_isa_avx512_core_vnni },
                  { "avx512", dnnl_cpu_isa_avx512_core_vnni },
+                 { "avx2mixed", dnnl_cpu_isa_avx2 },
                  { "avx2", dnnl_cpu_isa_avx2 },
                  { "scalar", dnnl_cpu_isa_avx2 } };
     for (size_t i = 0; isa && i < sizeof caps / sizeof *caps; i++)

@@ -64,7 +64,7 @@ function(ca_select_kernels list)
         endif()
         if(file MATCHES "scalar\\.c$")
             list(APPEND flags -fno-tree-vectorize)
-        elseif(file MATCHES "(amxbf16|amxint8|avx512bf16|avx512vnni|avx512|avx2|neonbf16|neondot|neon)\\.c$")
+        elseif(file MATCHES "(amxbf16|amxint8|avx512bf16|avx512vnni|avx512|avx2|neonbf16|neondot|neon)(mixed)?\\.c$")
             list(APPEND flags ${isa_flags_${CMAKE_MATCH_1}})
         endif()
         if(file MATCHES "/int8_") # all of them round alike

@@ -66,5 +66,5 @@ run() {
         ctest --output-on-failure --no-tests=error --parallel "$jobs" -R "^($(echo "$*" | tr ' ' '|'))\$"
     )
 }
-run cortex-a72 neon $small
+run cortex-a72 neonmixed $small
 run max neonbf16 $all

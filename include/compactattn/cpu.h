@@ -12,8 +12,10 @@ extern "C" {
  * immutable, shared by all threads. */
 typedef struct ca_kern ca_kern;
 
-/* Best kernel set that this CPU can run. isa caps the choice: NULL or "auto" for the best, else "amxbf16", "avx512bf16", "avx512",
- * "avx2", "neonbf16", "neon" or "scalar" (nothing above it in this list is used). CA_E_ARG for an unknown name, CA_E_UNSUPPORTED when the CPU lacks it. */
+/* Best kernel set for this CPU. isa caps the choice: NULL or "auto" for the best, else "amxbf16", "avx512bf16", "avx512mixed",
+ * "avx512", "avx2mixed", "avx2", "neonbf16", "neonmixed", "neon" or "scalar" (nothing above it in this list is used). On CPUs whose
+ * bf16 products are slower than those of floats, avx512bf16 is taken only by its name. CA_E_ARG for an unknown name,
+ * CA_E_UNSUPPORTED when the CPU lacks it. */
 CA_API ca_status ca_kern_choose(const char *isa, const ca_kern **out);
 
 /* Name of a kernel set, e.g. "avx512bf16". Static string. */
@@ -23,8 +25,12 @@ CA_API const char *ca_kern_name(const ca_kern *kern);
  * or "portable". Static string. */
 CA_API const char *ca_kern_int8_name(const ca_kern *kern);
 
-/* Type in which pages and matrix products of this kernel set hold their inputs: CA_BF16 or CA_F32 (sums are always fp32). */
+/* Type in which this kernel set stores keys and values: CA_BF16 or CA_F32 (sums are always fp32). */
 CA_API ca_dtype ca_kern_dtype(const ca_kern *kern);
+
+/* Type of weights and activations in its matrix products, and of what attention multiplies keys and values with: CA_BF16 or CA_F32.
+ * The sets ...mixed store bf16 and multiply floats. */
+CA_API ca_dtype ca_kern_flow_dtype(const ca_kern *kern);
 
 /* One line of `compactattn doctor`. */
 typedef struct ca_kern_report {

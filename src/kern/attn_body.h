@@ -15,12 +15,18 @@
 #include <string.h>
 
 #include "kern/kern.h"
+#include "kern/page_body.h"
 #include "kern/tile_body.h"
 
 enum { ATTN_JOB = CA_ATTN_BLOCK, ATTN_UNIT = CA_ATTN_TILE };
 #define ATTN_BYTE_FLOP 2.0
 #define ATTN_JOB_FLOP 1e5
-enum { ATTN_SLACK = 6, ATTN_TILES = CA_ATTN_BLOCK / V_TILE_MR, ATTN_GROUP = 256, ATTN_GROUP_PAGES = ATTN_GROUP / 16 };
+enum {
+    ATTN_SLACK = 6,
+    ATTN_TILES = CA_ATTN_BLOCK / V_TILE_MR,
+    ATTN_GROUP = V_KS == 2 ? 256 : 128,
+    ATTN_GROUP_PAGES = ATTN_GROUP / 16
+};
 
 typedef struct attn_scratch {
     float *q;          /* units [ATTN_TILES][head_dim/KS][V_TILE_MR] */
@@ -29,6 +35,7 @@ typedef struct attn_scratch {
     float *l;          /* [CA_ATTN_BLOCK][VW] partial sums of probabilities */
     float *m;          /* [CA_ATTN_BLOCK] */
     int32_t *pos;      /* [CA_ATTN_BLOCK] absolute position of the query vector */
+    float *wide;       /* the panel of keys, or the panels of values of a group, where page_panel widens them */
     uint32_t p_stride; /* tokens of a group */
     uint32_t group;    /* pages of a group */
 } attn_scratch;
@@ -36,6 +43,7 @@ typedef struct attn_scratch {
 /* One page of a group: the tokens that a tile may see, 0 = none. */
 typedef struct attn_view {
     const float *v, *next_v; /* values, and those that the same place of the next group has, NULL = none */
+    const float *panel;      /* the values of the panel at hand, as the products read them */
     int seen[ATTN_TILES];
 } attn_view;
 
@@ -46,9 +54,10 @@ static inline uint32_t attn_group_pages(uint32_t page_tokens)
 
 static size_t attn_scratch_bytes(uint32_t head_dim, uint32_t page_tokens)
 {
-    const size_t n = CA_ATTN_BLOCK;
+    const size_t n = CA_ATTN_BLOCK, panel = V_TILE_NV * VW;
     const size_t p_stride = (size_t)attn_group_pages(page_tokens) * page_tokens;
-    return n * head_dim * sizeof(v_elt) + n * p_stride * sizeof(v_elt) + n * head_dim * 4 + n * VW * 4 + 2 * n * 4;
+    const size_t wide = PAGE_WIDENS ? panel * (p_stride > head_dim ? p_stride : head_dim) : 0;
+    return n * head_dim * sizeof(v_elt) + n * p_stride * sizeof(v_elt) + n * head_dim * 4 + n * VW * 4 + 2 * n * 4 + wide * 4;
 }
 
 static attn_scratch attn_scratch_cut(void *mem, uint32_t head_dim, uint32_t page_tokens)
@@ -63,7 +72,8 @@ static attn_scratch attn_scratch_cut(void *mem, uint32_t head_dim, uint32_t page
     s.o = (float *)(void *)at, at += n * head_dim * 4;
     s.l = (float *)(void *)at, at += n * VW * 4;
     s.m = (float *)(void *)at, at += n * 4;
-    s.pos = (int32_t *)(void *)at;
+    s.pos = (int32_t *)(void *)at, at += n * 4;
+    s.wide = (float *)(void *)at;
     return s;
 }
 
@@ -139,9 +149,9 @@ V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const 
     }
 }
 
-/* O[mr][nv*VW] += P V panel over the pages of a group; tile: which of a view's tiles, d0: the panel's first element of a page. */
+/* O[mr][nv*VW] += P V panel over the pages of a group; tile: which of a view's tiles, next: where the panel begins in values. */
 V_INLINE void attn_pv_tile(const int mr, const int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t p_stride,
-                           const attn_view *views, uint32_t n_views, uint32_t tile, size_t panel, uint32_t page_tokens,
+                           const attn_view *views, uint32_t n_views, uint32_t tile, size_t next, uint32_t page_tokens,
                            uint32_t n_tiles)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
@@ -151,9 +161,9 @@ V_INLINE void attn_pv_tile(const int mr, const int nv, float *o, uint32_t head_d
         for (int j = 0; j < nv; j++) acc[r][j] = v_load(o + (size_t)r * head_dim + j * VW);
     }
     for (uint32_t g = 0; g < n_views; g++, p += page_tokens) {
-        const float *v = views[g].v + panel;
+        const float *v = views[g].panel;
         const uint32_t n_units = ((uint32_t)views[g].seen[tile] + V_KS - 1) / V_KS;
-        const tile_ahead ahead = tile_share(views[g].next_v ? views[g].next_v + panel : NULL, page_tokens / V_KS, tile, n_tiles);
+        const tile_ahead ahead = tile_share(views[g].next_v ? views[g].next_v + next : NULL, page_tokens / PAGE_KS, tile, n_tiles);
         for (uint32_t u = 0; u < n_units; u++) {
             vf vv[V_TILE_NV];
             V_UNROLL
@@ -199,9 +209,9 @@ static void attn_qk_masked(int nv, const attn_scratch *s, uint32_t row0, const f
 }
 
 static void attn_pv(int mr, int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t p_stride, const attn_view *views,
-                    uint32_t n_views, uint32_t tile, size_t panel, uint32_t page_tokens, uint32_t n_tiles)
+                    uint32_t n_views, uint32_t tile, size_t next, uint32_t page_tokens, uint32_t n_tiles)
 {
-#define CALL(MR, NV) attn_pv_tile(MR, NV, o, head_dim, p, p_stride, views, n_views, tile, panel, page_tokens, n_tiles)
+#define CALL(MR, NV) attn_pv_tile(MR, NV, o, head_dim, p, p_stride, views, n_views, tile, next, page_tokens, n_tiles)
     switch (nv) {
     case 1: TILE_MR_CASES(mr, CALL, 1) break;
     case 2: TILE_MR_CASES(mr, CALL, 2) break;
@@ -232,27 +242,28 @@ static void attn_page_scores(const ca_attn_job *job, const attn_scratch *s, cons
                              uint32_t n_tiles, uint32_t p0, attn_view *view)
 {
     const uint32_t bs = job->page_tokens, dim = job->head_dim;
-    const uint32_t units = dim / V_KS;
+    const uint32_t units = dim / V_KS, page_units = dim / PAGE_KS;
     const uint32_t kp = ca_min_u32(V_TILE_NV * VW, bs);
     const float *k = page->data;
     const int32_t pos_min = s->pos[0];
     const float c = job->scale * 1.44269504F;
     const bool masked = page->len < bs || (int64_t)page->pos + bs - 1 > pos_min ||
                         ca_page_hidden(page, s->pos[n_tiles * V_TILE_MR - 1], job->window) > 0;
-    view->v = k + (size_t)bs * units;
+    view->v = k + (size_t)bs * page_units;
     for (uint32_t t = 0; t < n_tiles; t++) {
         view->seen[t] = masked ? ca_page_seen(page, s->pos[t * V_TILE_MR + V_TILE_MR - 1]) : (int)bs;
         if (ca_page_hidden(page, s->pos[t * V_TILE_MR], job->window) >= view->seen[t]) view->seen[t] = 0;
     }
 
     for (uint32_t t0 = 0; t0 < bs; t0 += kp) {
-        const float *panel = k + (size_t)t0 * units;
+        const float *panel = NULL, *next_k = next ? next + (size_t)t0 * page_units : NULL;
         for (uint32_t t = 0; t < n_tiles; t++) {
             if (view->seen[t] <= (int)t0) continue;
+            if (!panel) panel = page_panel(k + (size_t)t0 * page_units, page_units, kp, s->wide, n_tiles == 1 ? next_k : NULL);
             const uint32_t row0 = t * V_TILE_MR;
             const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0);
             const float *q = s->q + (size_t)t * units * V_TILE_MR;
-            const tile_ahead ahead = tile_share(next ? next + (size_t)t0 * units : NULL, units, t, n_tiles);
+            const tile_ahead ahead = tile_share(next_k, page_units, t, n_tiles);
             const bool whole = !masked || (ca_page_seen(page, s->pos[row0]) >= (int)(t0 + kp) &&
                                            ca_page_hidden(page, s->pos[row0 + V_TILE_MR - 1], job->window) <= (int)t0);
             if (!whole) {
@@ -270,17 +281,20 @@ static void attn_page_scores(const ca_attn_job *job, const attn_scratch *s, cons
 }
 
 /* O += P V over the pages of a group. */
-static void attn_group_values(const ca_attn_job *job, const attn_scratch *s, const attn_view *views, uint32_t n_views,
-                              uint32_t n_tiles)
+static void attn_group_values(const ca_attn_job *job, const attn_scratch *s, attn_view *views, uint32_t n_views, uint32_t n_tiles)
 {
     const uint32_t bs = job->page_tokens, dim = job->head_dim;
     for (uint32_t d0 = 0; d0 < dim; d0 += V_TILE_NV * VW) {
         const uint32_t width = ca_min_u32(V_TILE_NV * VW, dim - d0);
+        const size_t begin = (size_t)d0 * (bs / PAGE_KS);
+        for (uint32_t g = 0; g < n_views; g++)
+            views[g].panel = page_panel(views[g].v + begin, bs / PAGE_KS, width, s->wide + (size_t)g * bs * width,
+                                        n_tiles == 1 && views[g].next_v ? views[g].next_v + begin : NULL);
         for (uint32_t t = 0; t < n_tiles; t++) {
             const uint32_t row0 = t * V_TILE_MR;
             const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0);
             attn_pv(mr, (int)(width / VW), s->o + (size_t)row0 * dim + d0, dim, s->p + (size_t)row0 * s->p_stride, s->p_stride,
-                    views, n_views, t, (size_t)d0 * (bs / V_KS), bs, n_tiles);
+                    views, n_views, t, begin, bs, n_tiles);
         }
     }
 }
@@ -318,7 +332,7 @@ static void attn(const ca_attn_job *job)
     memset(s.l, 0, (size_t)n * VW * 4);
     for (uint32_t i = 0; i < n; i++) s.m[i] = -INFINITY;
 
-    const size_t v_at = (size_t)job->page_tokens * (job->head_dim / V_KS);
+    const size_t v_at = (size_t)job->page_tokens * (job->head_dim / PAGE_KS);
     attn_view views[ATTN_GROUP_PAGES];
     uint32_t n_views = 0;
     for (uint32_t i = 0; i < job->n_pages; i++) {

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "kern/int8_round.h"
+#include "kern/page_body.h"
 
 static void convert(const float *x, size_t n, void *out)
 {
@@ -79,6 +80,74 @@ static void geglu(const float *gate, const float *up, size_t n, void *out)
     }
 }
 
+static void narrow(const float *x, size_t n, uint16_t *out)
+{
+    for (size_t i = 0; i < n; i++) out[i] = ca_f32_to_bf16(x[i]);
+}
+
+static void widen(const uint16_t *x, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++) out[i] = ca_bf16_to_f32(x[i]);
+}
+
+typedef float glue_floats __attribute__((vector_size(VW * 4)));
+typedef uint32_t glue_bits __attribute__((vector_size(VW * 4)));
+typedef uint16_t glue_halves __attribute__((vector_size(VW * 2)));
+
+static inline glue_floats glue_load(const float *p)
+{
+    glue_floats x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+static inline glue_floats glue_load_bf16(const uint16_t *p)
+{
+    glue_halves x;
+    memcpy(&x, p, sizeof x);
+    return (glue_floats)(__builtin_convertvector(x, glue_bits) << 16);
+}
+
+/* out[r] = x . rows[r] for n_rows <= 4 rows, each in two chains of sums. */
+V_INLINE void glue_dots(const int n_rows, const float *x, const uint16_t *rows, size_t k, float *out)
+{
+    glue_floats even[4] = { 0 }, odd[4] = { 0 };
+    size_t i = 0;
+    for (; i + 2 * VW <= k; i += 2 * VW) {
+        const glue_floats a = glue_load(x + i), b = glue_load(x + i + VW);
+        V_UNROLL
+        for (int r = 0; r < n_rows; r++) {
+            __builtin_prefetch(rows + (size_t)(r + 4) * k + i, 0, 2); /* four rows ahead, a line at a time */
+            even[r] += a * glue_load_bf16(rows + (size_t)r * k + i);
+            odd[r] += b * glue_load_bf16(rows + (size_t)r * k + i + VW);
+        }
+    }
+    V_UNROLL
+    for (int r = 0; r < n_rows; r++) {
+        float sum = 0.0F, lane[VW];
+        even[r] += odd[r];
+        memcpy(lane, &even[r], sizeof lane);
+        for (uint32_t l = 0; l < VW; l++) sum += lane[l];
+        for (size_t j = i; j < k; j++) sum += x[j] * ca_bf16_to_f32(rows[(size_t)r * k + j]);
+        out[r] = sum;
+    }
+}
+
+static void row_dots(const float *x, const uint16_t *rows, size_t k, uint32_t n, float *out)
+{
+    uint32_t r = 0;
+    for (; r + 4 <= n; r += 4) glue_dots(4, x, rows + r * k, k, out + r);
+    for (; r < n; r++) glue_dots(1, x, rows + r * k, k, out + r);
+}
+
+static void page_convert(const float *x, size_t n, page_elt *out)
+{
+    if (PAGE_WIDENS)
+        narrow(x, n, (uint16_t *)(void *)out);
+    else
+        convert(x, n, out);
+}
+
 /* Rounds each value once, stores it where the kernels read it, and adds the stored keys to mean_sum in token order. */
 static void page_put(void *page, uint32_t page_tokens, uint32_t head_dim, uint32_t slot, uint32_t n, const float *k, const float *v,
                      size_t stride, float *mean_sum)
@@ -87,19 +156,19 @@ static void page_put(void *page, uint32_t page_tokens, uint32_t head_dim, uint32
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t t = slot + i;
         const float *kt = k + (size_t)i * stride, *vt = v + (size_t)i * stride;
-        v_elt row[256];
-        convert(kt, head_dim, row);
+        page_elt row[256];
+        page_convert(kt, head_dim, row);
         if (mean_sum)
-            for (uint32_t d = 0; d < head_dim; d++) mean_sum[d] += v_elt_float(row[d]);
-        unsigned char *kd = (unsigned char *)page + ((size_t)t / kp * (head_dim / V_KS) * kp + t % kp) * 4;
-        for (uint32_t u = 0; u < head_dim / V_KS; u++) memcpy(kd + (size_t)u * kp * 4, row + u * V_KS, 4);
+            for (uint32_t d = 0; d < head_dim; d++) mean_sum[d] += page_elt_float(row[d]);
+        unsigned char *kd = (unsigned char *)page + ((size_t)t / kp * (head_dim / PAGE_KS) * kp + t % kp) * 4;
+        for (uint32_t u = 0; u < head_dim / PAGE_KS; u++) memcpy(kd + (size_t)u * kp * 4, row + u * PAGE_KS, 4);
 
-        convert(vt, head_dim, row);
+        page_convert(vt, head_dim, row);
         for (uint32_t d0 = 0; d0 < head_dim; d0 += V_TILE_NV * VW) {
             const uint32_t width = ca_min_u32(V_TILE_NV * VW, head_dim - d0);
-            v_elt *vd = (v_elt *)page + (size_t)page_tokens * head_dim + (size_t)d0 * page_tokens +
-                        (size_t)(t / V_KS) * width * V_KS + t % V_KS;
-            for (uint32_t d = 0; d < width; d++) vd[(size_t)d * V_KS] = row[d0 + d];
+            page_elt *vd = (page_elt *)page + (size_t)page_tokens * head_dim + (size_t)d0 * page_tokens +
+                           (size_t)(t / PAGE_KS) * width * PAGE_KS + t % PAGE_KS;
+            for (uint32_t d = 0; d < width; d++) vd[(size_t)d * PAGE_KS] = row[d0 + d];
         }
     }
 }

@@ -27,8 +27,15 @@ static const struct {
     const char *name;
     const ca_kern *kern;
 } sets[] = {
-    { "amxbf16", ON_X86(&ca_kern_amxbf16) }, { "avx512bf16", ON_X86(&ca_kern_avx512bf16) }, { "avx512", ON_X86(&ca_kern_avx512) },
-    { "avx2", ON_X86(&ca_kern_avx2) },       { "neonbf16", ON_ARM(&ca_kern_neonbf16) },     { "neon", ON_ARM(&ca_kern_neon) },
+    { "amxbf16", ON_X86(&ca_kern_amxbf16) },
+    { "avx512bf16", ON_X86(&ca_kern_avx512bf16) },
+    { "avx512mixed", ON_X86(&ca_kern_avx512mixed) },
+    { "avx512", ON_X86(&ca_kern_avx512) },
+    { "avx2mixed", ON_X86(&ca_kern_avx2mixed) },
+    { "avx2", ON_X86(&ca_kern_avx2) },
+    { "neonbf16", ON_ARM(&ca_kern_neonbf16) },
+    { "neonmixed", ON_ARM(&ca_kern_neonmixed) },
+    { "neon", ON_ARM(&ca_kern_neon) },
     { "scalar", &ca_kern_scalar },
 };
 enum { N_SETS = sizeof sets / sizeof sets[0] };
@@ -61,6 +68,17 @@ static uint32_t tile_features(void)
 #define tile_features() 0U
 #endif
 
+#if defined(__x86_64__)
+/* Intel's cores since Golden Cove (the first with half-precision AVX-512) start a vdpbf16ps every second cycle and two fma in each:
+ * their bf16 products are meant for AMX, which a virtual machine may lack. */
+static bool slow_bf16(void)
+{
+    unsigned a = 0, b = 0, c = 0, d = 0, vendor = 0;
+    return __get_cpuid(0, &a, &vendor, &c, &d) && vendor == signature_INTEL_ebx && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+           (d & (1U << 23));
+}
+#endif
+
 uint32_t ca_cpu_features(void)
 {
     uint32_t f = 0;
@@ -72,7 +90,8 @@ uint32_t ca_cpu_features(void)
         f |= CA_CPU_AVX512;
         if (__builtin_cpu_supports("avx512vnni")) f |= CA_CPU_AVX512_VNNI;
         unsigned a = 0, b = 0, c = 0, d = 0;
-        if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1U << 5))) f |= CA_CPU_AVX512_BF16;
+        if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1U << 5)))
+            f |= CA_CPU_AVX512_BF16 | (slow_bf16() ? CA_CPU_SLOW_BF16 : 0U);
         f |= tile_features();
     }
 #elif defined(__aarch64__)
@@ -102,17 +121,23 @@ static bool fits(size_t i, uint32_t features)
     return sets[i].kern && (sets[i].kern->cpu_flags & ~features) == 0;
 }
 
+/* A set that fits, but is slower than the next one, is taken only when it is named. */
+static bool takes(const char *isa, size_t i, uint32_t features)
+{
+    const bool slow = sets[i].kern == ON_X86(&ca_kern_avx512bf16) && (features & CA_CPU_SLOW_BF16) != 0;
+    return fits(i, features) && !(is_auto(isa) && slow);
+}
+
 ca_status ca_kern_choose(const char *isa, const ca_kern **out)
 {
     const size_t first = first_allowed(isa);
     if (first == N_SETS)
-        return ca_fail(CA_E_ARG,
-                       "unknown instruction set '%s': use auto, amxbf16, avx512bf16, avx512, avx2, neonbf16, neon or scalar", isa);
+        return ca_fail(CA_E_ARG, "unknown instruction set '%s': see `compactattn doctor` for those there are", isa);
     const uint32_t features = ca_cpu_features();
     if (!is_auto(isa) && !fits(first, features))
         return ca_fail(CA_E_UNSUPPORTED, "this CPU or build cannot run '%s': see `compactattn doctor`", isa);
     for (size_t i = first; i < N_SETS; i++)
-        if (fits(i, features)) {
+        if (takes(isa, i, features)) {
             *out = sets[i].kern;
             return CA_OK;
         }
@@ -127,7 +152,7 @@ size_t ca_kern_reports(const char *isa, ca_kern_report *out, size_t max)
     for (size_t i = 0; i < N_SETS && i < max; i++) {
         ca_kern_report *r = &out[i];
         *r = (ca_kern_report){ .name = sets[i].name, .usable = fits(i, features) };
-        r->chosen = r->usable && !found && i >= first;
+        r->chosen = !found && i >= first && takes(isa, i, features);
         found = found || r->chosen;
         if (r->chosen) continue;
         if (!sets[i].kern) {
@@ -139,6 +164,8 @@ size_t ca_kern_reports(const char *isa, ca_kern_report *out, size_t max)
                     at += (size_t)snprintf(r->why + at, sizeof r->why - at, " %s", flags[f].name);
         } else if (i < first) {
             (void)snprintf(r->why, sizeof r->why, "above the cap '%s'", isa);
+        } else if (!found) {
+            (void)snprintf(r->why, sizeof r->why, "this CPU runs its vdpbf16ps at half the rate of fma");
         } else {
             (void)snprintf(r->why, sizeof r->why, "a better one fits");
         }
@@ -154,6 +181,11 @@ const char *ca_kern_name(const ca_kern *kern)
 ca_dtype ca_kern_dtype(const ca_kern *kern)
 {
     return kern->type;
+}
+
+ca_dtype ca_kern_flow_dtype(const ca_kern *kern)
+{
+    return kern->flow;
 }
 
 void ca_cpu_name(char *buf, size_t len)

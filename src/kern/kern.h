@@ -22,7 +22,8 @@ enum {
     CA_CPU_AVX512_VNNI = 1 << 5,
     CA_CPU_NEON_DOT = 1 << 6,
     CA_CPU_AMX_BF16 = 1 << 7, /* and the system gives the tiles to this process */
-    CA_CPU_AMX_INT8 = 1 << 8
+    CA_CPU_AMX_INT8 = 1 << 8,
+    CA_CPU_SLOW_BF16 = 1 << 9 /* products of CA_CPU_AVX512_BF16 are slower than those of floats */
 };
 
 /* One page of a row, as the kernel sees it. */
@@ -104,8 +105,9 @@ typedef struct ca_diag_job {
 struct ca_kern {
     const char *name;
     uint32_t cpu_flags; /* all must be there */
-    ca_dtype type;      /* of pages and of GEMM inputs */
-    uint32_t ks;        /* elements per 32-bit unit: 1 or 2 */
+    ca_dtype type;      /* of pages */
+    ca_dtype flow;      /* of GEMM inputs, packed queries and probabilities: "the set's type" below */
+    uint32_t ks;        /* elements per 32-bit unit of a page: 1 or 2 */
     uint32_t k_panel, v_panel;
 
     uint32_t attn_job;  /* query vectors that a job has at most */
@@ -151,6 +153,11 @@ struct ca_kern {
     void (*quantize)(const void *x, uint32_t n, int8_t *out, float *scales, int32_t *offsets);
     /* float -> the set's type. */
     void (*convert)(const float *x, size_t n, void *out);
+    /* Weights, where type and flow differ: float -> bf16, and back; out[r] = sum over i < k of x[i] rows[r][i], rows [n][k], whose
+     * order of sums depends on k alone. */
+    void (*narrow)(const float *x, size_t n, uint16_t *out);
+    void (*widen)(const uint16_t *x, size_t n, float *out);
+    void (*row_dots)(const float *x, const uint16_t *rows, size_t k, uint32_t n, float *out);
 
     /* Runs iters rounds of independent multiply-adds of this ISA and returns the floating-point operations done. */
     double (*peak)(uint64_t iters);

@@ -209,6 +209,7 @@ const ca_kern ca_kern_scalar = {
     .name = "scalar",
     .cpu_flags = 0,
     .type = CA_F32,
+    .flow = CA_F32,
     .ks = 1,
     .k_panel = 1,
     .v_panel = 256,

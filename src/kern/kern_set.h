@@ -3,8 +3,9 @@
 const ca_kern KERN_SYMBOL = {
     .name = KERN_NAME,
     .cpu_flags = KERN_FLAGS,
-    .type = V_TYPE,
-    .ks = V_KS,
+    .type = PAGE_TYPE,
+    .flow = V_TYPE,
+    .ks = PAGE_KS,
     .k_panel = V_TILE_NV * VW,
     .v_panel = V_TILE_NV * VW,
     .attn_job = ATTN_JOB,
@@ -27,5 +28,8 @@ const ca_kern KERN_SYMBOL = {
     .geglu = geglu,
     .quantize = quantize,
     .convert = convert,
+    .narrow = narrow,
+    .widen = widen,
+    .row_dots = row_dots,
     .peak = peak,
 };

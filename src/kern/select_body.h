@@ -6,7 +6,11 @@
 #include <math.h>
 
 #include "kern/kern.h"
+#include "kern/page_body.h"
 #include "kern/tile_body.h"
+
+/* A panel of keys where page_panel widens it. */
+enum { SELECT_WIDE = PAGE_WIDENS ? V_TILE_NV * VW * 256 : 1 };
 
 /* A page of 32 tokens may hold one panel of two vectors only. */
 static inline bool select_whole_panels(uint32_t page_tokens)
@@ -38,8 +42,10 @@ static void qk(const ca_qk_job *job)
 {
     const uint32_t bs = job->page_tokens, units = job->head_dim / V_KS;
     const bool whole = select_whole_panels(bs);
-    for (uint32_t t0 = 0; t0 < bs; t0 += whole ? V_TILE_NV * VW : 2 * VW) {
-        const float *k = (const float *)job->page + (size_t)t0 * units;
+    const uint32_t kp = whole ? V_TILE_NV * VW : 2 * VW, page_units = job->head_dim / PAGE_KS;
+    float wide[SELECT_WIDE];
+    for (uint32_t t0 = 0; t0 < bs; t0 += kp) {
+        const float *k = page_panel((const float *)job->page + (size_t)t0 * page_units, page_units, kp, wide, NULL);
         for (uint32_t r0 = 0; r0 < job->count; r0 += V_TILE_MR) {
             const uint32_t mr = ca_min_u32(V_TILE_MR, job->count - r0);
             const float *q = (const float *)job->packed + (size_t)r0 * units;
@@ -83,9 +89,11 @@ V_INLINE void diag_tile(const int mr, const int nv, const int stride, float *e, 
 V_INLINE void diag_page(const int nv, const int stride, const ca_diag_job *job)
 {
     const uint32_t units = job->head_dim / V_KS, n_rows = job->n_rows, kp = (uint32_t)nv * VW;
+    const uint32_t page_units = job->head_dim / PAGE_KS;
     const size_t e_stride = job->e_stride;
+    float wide[SELECT_WIDE];
     for (uint32_t t0 = 0; t0 < job->page_tokens; t0 += kp) {
-        const float *k = (const float *)job->page + (size_t)t0 * units;
+        const float *k = page_panel((const float *)job->page + (size_t)t0 * page_units, page_units, kp, wide, NULL);
         for (uint32_t r0 = 0; r0 < n_rows; r0 += V_TILE_MR) {
             const uint32_t mr = ca_min_u32(V_TILE_MR, n_rows - r0);
             const float *q = (const float *)job->packed + (size_t)r0 * units * (uint32_t)stride;

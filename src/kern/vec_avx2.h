@@ -133,10 +133,27 @@ V_INLINE vf v_dot(vf acc, vf a, vf b)
 {
     return _mm256_fmadd_ps(a, b, acc);
 }
+#ifdef CA_VEC_MIXED
+/* Values are bf16 (2e-3): a degree-3 polynomial on [0, 1) (7.5e-5) is enough for their weights. */
+V_INLINE vf v_exp2_prob(vf x)
+{
+    const vf tiny = _mm256_cmp_ps(x, v_set1(-126.0F), _CMP_LT_OQ);
+    const vf top = _mm256_min_ps(v_set1(127.0F), x); /* this operand order keeps a NaN */
+    const vf n = _mm256_round_ps(top, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    const vf f = v_sub(top, n);
+    vf p = v_set1(0.078024545F);
+    p = v_fma(p, f, v_set1(0.226067138F));
+    p = v_fma(p, f, v_set1(0.695833539F));
+    p = v_fma(p, f, v_set1(0.999925218F));
+    const __m256i e = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23); /* added to the exponent of p, which is 0 or 1 */
+    return _mm256_andnot_ps(tiny, _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), e)));
+}
+#else
 V_INLINE vf v_exp2_prob(vf x)
 {
     return v_exp2(x);
 }
+#endif
 V_INLINE void v_store_elts(v_elt *p, vf a)
 {
     v_store(p, a);

@@ -127,16 +127,8 @@ V_INLINE vf v_exp2(vf x)
     return _mm512_scalef_ps(p, n);
 }
 
-#ifdef CA_VEC_BF16
-enum { V_KS = 2 };
-#define V_TYPE CA_BF16
-typedef uint16_t v_elt;
-
-V_INLINE vf v_dot(vf acc, vf a, vf b)
-{
-    return _mm512_dpbf16_ps(acc, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b));
-}
-/* Probabilities are rounded to bf16 (2e-3) right after, so a degree-3 polynomial on [0, 1) (7.5e-5) is enough. scalef takes the
+#if defined(CA_VEC_BF16) || defined(CA_VEC_MIXED)
+/* Values are bf16 (2e-3) and so may be the probabilities: a degree-3 polynomial on [0, 1) (7.5e-5) is enough. scalef takes the
  * floor of its exponent itself. */
 V_INLINE vf v_exp2_prob(vf x)
 {
@@ -146,6 +138,22 @@ V_INLINE vf v_exp2_prob(vf x)
     p = v_fma(p, f, v_set1(0.695833539F));
     p = v_fma(p, f, v_set1(0.999925218F));
     return _mm512_scalef_ps(p, x);
+}
+#else
+V_INLINE vf v_exp2_prob(vf x)
+{
+    return v_exp2(x);
+}
+#endif
+
+#ifdef CA_VEC_BF16
+enum { V_KS = 2 };
+#define V_TYPE CA_BF16
+typedef uint16_t v_elt;
+
+V_INLINE vf v_dot(vf acc, vf a, vf b)
+{
+    return _mm512_dpbf16_ps(acc, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b));
 }
 V_INLINE void v_store_elts(v_elt *p, vf a)
 {
@@ -171,10 +179,6 @@ typedef float v_elt;
 V_INLINE vf v_dot(vf acc, vf a, vf b)
 {
     return _mm512_fmadd_ps(a, b, acc);
-}
-V_INLINE vf v_exp2_prob(vf x)
-{
-    return v_exp2(x);
 }
 V_INLINE void v_store_elts(v_elt *p, vf a)
 {

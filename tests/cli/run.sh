@@ -31,6 +31,12 @@ accept run -m "$MODEL" --raw -p "$fox" -n 4 --matmul int8
 [ "$(cat "$work/out")" = "'s a story about" ] || fail "not the known continuation with integer products"
 refuse 2 "--matmul" run -m "$MODEL" -p "$fox" --matmul int4
 
+# --isa holds for oneDNN, too, which says what it may use.
+if "$COMPACTATTN" doctor --isa avx2 >"$work/doctor"; then
+    ONEDNN_VERBOSE=1 "$COMPACTATTN" run -m "$MODEL" --raw -p "$fox" -n 1 --isa avx2 >"$work/out" 2>&1 || fail "--isa avx2 does not run"
+    printed 'cpu,isa:Intel AVX2$'
+fi
+
 accept run -m "$MODEL" -p "What is the capital of France? Answer in one word." -n 20
 grep -qi paris "$work/out" || fail "the chat template does not work"
 accept run -m "$MODEL" -p "Paris is the capital of France." --ask "What is the capital of France?" -n 20 --chat

@@ -1013,11 +1013,12 @@ static void run_case(const char *folder, const char *name)
         check_crc(&g, "v", t.v, (size_t)t.p.B * t.p.L * t.p.Hkv * t.p.D);
     }
     if (kind->prepare) kind->prepare(&g, &t);
-    const char *const isas[] = { "avx512bf16", "avx512", "avx2", "scalar" };
-    for (unsigned i = 0; i < 4; i++) {
+    const char *const isas[] = { "avx512bf16", "avx512mixed", "avx512", "avx2mixed", "avx2", "scalar" };
+    enum { N_ISAS = sizeof isas / sizeof *isas };
+    for (unsigned i = 0; i < N_ISAS; i++) {
         const ca_kern *kern = NULL;
         if (ca_kern_choose(isas[i], &kern) != CA_OK) continue;
-        if (i == 3 && t.p.Lq * t.p.L > 1U << 20 && t.k) continue; /* the scalar set takes minutes on the large cases */
+        if (i == N_ISAS - 1 && t.p.Lq * t.p.L > 1U << 20 && t.k) continue; /* the scalar set takes minutes on the large cases */
         kind->run(&g, kern, &t);
     }
     printf("%-12s %s\n", name, n_failed == before ? "ok" : "FAILED");

@@ -199,6 +199,13 @@ static void test_avx512(void **state)
     check_isa("avx512", CA_MATMUL_NATIVE, 4);
 }
 
+static void test_mixed(void **state)
+{
+    (void)state;
+    const ca_kern *kern = NULL;
+    check_isa(ca_kern_choose("avx512mixed", &kern) == CA_OK ? "avx512mixed" : "avx2mixed", CA_MATMUL_NATIVE, 3);
+}
+
 static void test_avx2(void **state)
 {
     (void)state;
@@ -224,8 +231,8 @@ static void test_int8(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bf16),   cmocka_unit_test(test_avx512), cmocka_unit_test(test_avx2),
-        cmocka_unit_test(test_scalar), cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_bf16), cmocka_unit_test(test_avx512), cmocka_unit_test(test_mixed),
+        cmocka_unit_test(test_avx2), cmocka_unit_test(test_scalar), cmocka_unit_test(test_int8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

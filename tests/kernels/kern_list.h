@@ -5,17 +5,17 @@
 #include "attn_case.h"
 
 typedef struct kern_list {
-    const ca_kern *kern[8];
+    const ca_kern *kern[16];
     size_t n;
 } kern_list;
 
 /* Best first; the scalar set is always among them. */
 static inline kern_list usable_kerns(void)
 {
-    ca_kern_report reports[8];
-    const size_t n = ca_kern_reports(NULL, reports, 8);
+    ca_kern_report reports[16];
+    const size_t n = ca_kern_reports(NULL, reports, 16);
     kern_list list = { .n = 0 };
-    for (size_t i = 0; i < n && i < 8; i++)
+    for (size_t i = 0; i < n && i < 16; i++)
         if (reports[i].usable) must(ca_kern_choose(reports[i].name, &list.kern[list.n++]), reports[i].name);
     return list;
 }

@@ -25,7 +25,8 @@ static const attn_shape shapes[] = {
     { 210, 610, 3, 1, 128, 32, "the same over small pages" },
 };
 
-static const char *const isas[] = { "amxbf16", "avx512bf16", "avx512", "avx2", "neonbf16", "neon", "scalar" };
+static const char *const isas[] = { "amxbf16", "avx512bf16", "avx512mixed", "avx512", "avx2mixed",
+                                    "avx2",    "neonbf16",   "neonmixed",   "neon",   "scalar" };
 
 /* bf16: P is rounded to 8 bits and the output of the exact softmax is fp32: 2^-9 per probability, averaged. */
 static double bound(const ca_kern *kern)

@@ -38,10 +38,9 @@ static float *guarded(size_t n)
     return x;
 }
 
-/* What the set makes of a value. */
-static double stored(const ca_kern *kern, float x)
+static double rounded(ca_dtype type, float x)
 {
-    return (double)(kern->type == CA_BF16 ? ca_bf16_to_f32(ca_f32_to_bf16(x)) : x);
+    return (double)(type == CA_BF16 ? ca_bf16_to_f32(ca_f32_to_bf16(x)) : x);
 }
 
 /* More bits than bf16 has. */
@@ -101,7 +100,7 @@ static void check_qk(const ca_kern *kern, const page_case *c, const keys *x, con
         for (uint32_t t = 0; t < c->page; t++) {
             exact want = { 0.0, 0.0 };
             for (uint32_t d = 0; t < c->len && d < c->dim; d++)
-                want = exact_add(want, stored(kern, q[i * q_stride + d]), stored(kern, x->k[t * x->stride + d]));
+                want = exact_add(want, rounded(kern->flow, q[i * q_stride + d]), rounded(kern->type, x->k[t * x->stride + d]));
             const float got = s[(size_t)i * c->page + t];
             if (!close_to(got, want, c->dim))
                 fail_msg("%s: qk of %u vectors, page of %u/%u, dim %u: s[%u][%u] is %.9g, must be %.9g", kern->name, c->count,
@@ -162,7 +161,8 @@ static void check_diag(const ca_kern *kern, const page_case *c, const keys *x, c
                 const uint32_t qt = (r + 1) * stride - 1 - t, kt = g * stride + t;
                 if (qt < c->skip || qt >= c->skip + c->n_q || kt >= c->len) continue;
                 for (uint32_t d = 0; d < c->dim; d++)
-                    want = exact_add(want, stored(kern, q[(qt - c->skip) * q_stride + d]), stored(kern, x->k[kt * x->stride + d]));
+                    want = exact_add(want, rounded(kern->flow, q[(qt - c->skip) * q_stride + d]),
+                                     rounded(kern->type, x->k[kt * x->stride + d]));
             }
             const float got = e[GAP + r * e_stride + g];
             if (!close_to(got, want, c->dim * stride))

@@ -297,7 +297,9 @@ static ca_select_opt usual(executor ex)
 static void follows_oracle(attn_data *d, const ca_kern *kern)
 {
     static const executor some[] = { FINER, AUTO, QUOKA };
-    if (strcmp(ca_kern_name(kern), "avx512") == 0 || strcmp(ca_kern_name(kern), "avx2") == 0) return;
+    if (strcmp(ca_kern_name(kern), "avx512") == 0 || strcmp(ca_kern_name(kern), "avx2") == 0 ||
+        strcmp(ca_kern_name(kern), "avx2mixed") == 0)
+        return;
     for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
         const executor ex = some[i];
         ca_mask m;

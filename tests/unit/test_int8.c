@@ -119,7 +119,7 @@ static const ca_kern *kern_of(const char *isa)
 static void run_case(const ca_kern *kern, const struct product_case *p)
 {
     const size_t a_len = (size_t)p->m * p->k, w_len = (size_t)p->n * p->k, c_len = (size_t)p->m * p->n;
-    const bool bf16 = ca_kern_dtype(kern) == CA_BF16;
+    const bool bf16 = ca_kern_flow_dtype(kern) == CA_BF16;
     float *a = take(a_len * 4), *w = take(w_len * 4), *out[2] = { take(c_len * 4), take(c_len * 4) }, *first = NULL;
     uint16_t *a16 = take(a_len * 2);
     void *scratch = take(ca_int8_scratch_bytes(p->k, p->m));

@@ -384,7 +384,7 @@ static void quoka_tokens(void **state)
         assert_int_equal(d.ws.used, 0);
         assert_int_equal(n_tokens, past ? share_of(opt.quoka.kv_ratio, past) : 0);
         for (uint32_t kv = 0; past > 0 && kv < c->shape.hkv; kv++) {
-            if (quoka_scores(&s, &opt, ca_kern_dtype(kern), kv, past, want))
+            if (quoka_scores(&s, &opt, ca_kern_flow_dtype(kern), kv, past, want))
                 check_tokens(&s, kern, kv, past, want, scores + (size_t)kv * past, tokens + (size_t)kv * cap, n_tokens, &all);
             else
                 unclear++;

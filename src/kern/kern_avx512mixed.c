@@ -1,0 +1,14 @@
+/* Kernel set avx512mixed: that of avx512, but keys, values and weights are stored as bf16. */
+#define CA_VEC_MIXED 1
+#include "kern/vec_avx512.h"
+
+#include "kern/attn_body.h"
+#include "kern/glue_body.h"
+#include "kern/score_body.h"
+#include "kern/select_body.h"
+#include "kern/sets.h"
+
+#define KERN_SYMBOL ca_kern_avx512mixed
+#define KERN_NAME "avx512mixed"
+#define KERN_FLAGS CA_CPU_AVX512
+#include "kern/kern_set.h"

@@ -1,0 +1,14 @@
+/* Kernel set neonmixed: that of neon, but keys, values and weights are stored as bf16. */
+#define CA_VEC_MIXED 1
+#include "kern/vec_neon.h"
+
+#include "kern/attn_body.h"
+#include "kern/glue_body.h"
+#include "kern/score_body.h"
+#include "kern/select_body.h"
+#include "kern/sets.h"
+
+#define KERN_SYMBOL ca_kern_neonmixed
+#define KERN_NAME "neonmixed"
+#define KERN_FLAGS CA_CPU_NEON
+#include "kern/kern_set.h"

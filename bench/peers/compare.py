@@ -1,7 +1,7 @@
 """Measures our attention and prefill and those of other libraries in turns, in the same run, and checks every result.
 
-Every round gives each route one turn; the best turn counts. The machine's bf16 peak is measured around every round, and a round in
-which it was more than 10 % under the best one seen is repeated, up to as many times again as were asked for.
+Every round gives each route one turn; the best turn counts. The peak of our kernel set's multiply-add is measured around every round,
+and a round in which it was more than 10 % under the best one seen is repeated, up to as many times again as were asked for.
 """
 
 import argparse
@@ -310,7 +310,7 @@ def main() -> int:
             peer.stop()
     arguments = ["PEERS_ARGS=" + shlex.join(sys.argv[1:])] if sys.argv[1:] else []
     loads = comparison.loads or [math.nan]
-    state = f"measured bf16 peak {comparison.peak:.0f} GFLOP/s; load {min(loads):.2f} to {max(loads):.2f}"
+    state = f"measured peak {comparison.peak:.0f} GFLOP/s; load {min(loads):.2f} to {max(loads):.2f}"
     about = [
         f"`{shlex.join(['make', 'bench-peers', *arguments])}`",
         f"{machine()}, {options.threads} threads; {state}",

@@ -9,6 +9,7 @@ from case import Inputs, Route, Shape, from_bf16, to_bf16
 from openvino.op import _PagedAttentionExtension as PagedAttention
 
 BLOCK = 32  # tokens of a KV block in the CPU plugin
+TYPES = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}
 PIECE = 1024  # tokens written into the cache at a time
 
 
@@ -30,10 +31,10 @@ def parameter(name: str, shape: list[int] | ov.PartialShape, kind: ov.Type) -> o
     return node
 
 
-def make_model(shape: Shape, threshold: float | None) -> ov.Model:
+def make_model(shape: Shape, threshold: float | None, kind: ov.Type) -> ov.Model:
     """One PagedAttention node; its 28 inputs in the order of the operator. The plugin chooses type and layout of the caches."""
-    query = parameter("query", [-1, shape.heads * shape.dim], ov.Type.bf16)
-    key, value = (parameter(name, [-1, shape.kv_heads * shape.dim], ov.Type.bf16) for name in ("key", "value"))
+    query = parameter("query", [-1, shape.heads * shape.dim], kind)
+    key, value = (parameter(name, [-1, shape.kv_heads * shape.dim], kind) for name in ("key", "value"))
     caches = [parameter(name, ov.PartialShape.dynamic(4), ov.Type.dynamic) for name in ("key_cache", "value_cache")]
     lists = [
         parameter(name, [-1], ov.Type.i32) for name in ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins")
@@ -66,9 +67,12 @@ def make_model(shape: Shape, threshold: float | None) -> ov.Model:
     return ov.Model([node.output(0)], [query, key, value, *caches, *lists, longest])
 
 
-def bf16_tensor(rows: np.ndarray) -> ov.Tensor:
-    """[tokens, heads, dim] as a bf16 tensor [tokens, heads * dim]."""
-    tensor = ov.Tensor(ov.Type.bf16, [rows.shape[0], rows.shape[1] * rows.shape[2]])
+def rows_tensor(rows: np.ndarray, precision: str) -> ov.Tensor:
+    """[tokens, heads, dim] as a tensor [tokens, heads * dim]."""
+    shape = [rows.shape[0], rows.shape[1] * rows.shape[2]]
+    if precision == "f32":
+        return ov.Tensor(np.array(rows, np.float32).reshape(shape))
+    tensor = ov.Tensor(ov.Type.bf16, shape)
     np.frombuffer(tensor.data, np.uint16)[:] = to_bf16(np.ascontiguousarray(rows)).ravel()
     return tensor
 
@@ -77,10 +81,10 @@ def i32_tensor(*values: int) -> ov.Tensor:
     return ov.Tensor(np.array(values, np.int32))
 
 
-def paged(threshold: float | None) -> Callable[[Shape, Inputs, int], Route]:
+def paged(threshold: float | None, precision: str = "bf16") -> Callable[[Shape, Inputs, int], Route]:
     def build(shape: Shape, inputs: Inputs, threads: int) -> Route:
-        options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "bf16", "KV_CACHE_PRECISION": "bf16"}
-        model = ov.Core().compile_model(make_model(shape, threshold), "CPU", options)
+        options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": precision}
+        model = ov.Core().compile_model(make_model(shape, threshold, TYPES[precision]), "CPU", options)
         request = model.create_infer_request()
         n_blocks = (shape.kv + BLOCK - 1) // BLOCK
         for name in ("key_cache", "value_cache"):
@@ -92,9 +96,9 @@ def paged(threshold: float | None) -> Callable[[Shape, Inputs, int], Route]:
             """Tokens first..first+n of the case, as a sequence whose past is the `past` tokens before them."""
             blocks = range((first - past) // BLOCK, (first + n + BLOCK - 1) // BLOCK)
             for name, tensor in {
-                "query": bf16_tensor(q),
-                "key": bf16_tensor(inputs.k[first : first + n]),
-                "value": bf16_tensor(inputs.v[first : first + n]),
+                "query": rows_tensor(q, precision),
+                "key": rows_tensor(inputs.k[first : first + n], precision),
+                "value": rows_tensor(inputs.v[first : first + n], precision),
                 "past_lens": i32_tensor(past),
                 "subsequence_begins": i32_tensor(0, n),
                 "block_indices": i32_tensor(*blocks),
@@ -109,7 +113,7 @@ def paged(threshold: float | None) -> Callable[[Shape, Inputs, int], Route]:
             set_chunk(np.zeros((n, shape.heads, shape.dim), np.float32), first, 0, n)
             request.infer()
         set_chunk(inputs.q, past, past, shape.q)
-        return Route("bf16", request.infer, lambda: read(request.get_output_tensor(0)).reshape(shape.q, shape.heads, shape.dim))
+        return Route(precision, request.infer, lambda: read(request.get_output_tensor(0)).reshape(shape.q, shape.heads, shape.dim))
 
     return build
 
@@ -119,4 +123,8 @@ def read(tensor: ov.Tensor) -> np.ndarray:
     return from_bf16(np.frombuffer(bits, np.uint16)) if tensor.get_element_type() == ov.Type.bf16 else bits
 
 
-ATTENTION = {"dense, PagedAttention": paged(None), "sparse, XAttention 0.25": paged(0.25)}
+ATTENTION = {
+    "dense, PagedAttention": paged(None),
+    "dense, PagedAttention, f32": paged(None, "f32"),
+    "sparse, XAttention 0.25": paged(0.25),
+}

@@ -94,7 +94,7 @@ class Ours:
         return json.loads(self.call("bench", *arguments, "--threads", self.threads, "--json"))
 
     def peak(self) -> float:
-        """GFLOP/s of the bf16 peak, right now."""
+        """GFLOP/s of the peak of our kernel set's multiply-add, right now."""
         return self.bench("attention", "--shape", "q64,kv128,h1:1,d64", "--methods", "dense", "--runs", 5)[0]["peak_gflops"]
 
     def attention(self, shape: str) -> dict:

@@ -5,10 +5,14 @@ set(tests ${CMAKE_SOURCE_DIR}/tests)
 set(model ${CMAKE_SOURCE_DIR}/models/SmolLM2-135M-Instruct.Q4_1.gguf)
 set(test_env OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1
     LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/lsan.supp:print_suppressions=0)
+set(test_seconds 900)
+if(CMAKE_CROSSCOMPILING) # emulated
+    set(test_seconds 3600)
+endif()
 
 function(ca_add_test name)
     add_test(NAME ${name} COMMAND ${ARGN} WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
-    set_tests_properties(${name} PROPERTIES TIMEOUT 900 ENVIRONMENT "${test_env}")
+    set_tests_properties(${name} PROPERTIES TIMEOUT ${test_seconds} ENVIRONMENT "${test_env}")
 endfunction()
 
 function(ca_add_program name)

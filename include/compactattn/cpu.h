@@ -29,7 +29,7 @@ CA_API const char *ca_kern_int8_name(const ca_kern *kern);
 CA_API ca_dtype ca_kern_dtype(const ca_kern *kern);
 
 /* Type of weights and activations in its matrix products, and of what attention multiplies keys and values with: CA_BF16 or CA_F32.
- * The sets ...mixed store bf16 and multiply floats. */
+ * The sets ...mixed store keys and values as bf16 and multiply floats. */
 CA_API ca_dtype ca_kern_flow_dtype(const ca_kern *kern);
 
 /* One line of `compactattn doctor`. */

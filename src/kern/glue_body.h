@@ -80,70 +80,10 @@ static void geglu(const float *gate, const float *up, size_t n, void *out)
     }
 }
 
-static void narrow(const float *x, size_t n, uint16_t *out)
-{
-    for (size_t i = 0; i < n; i++) out[i] = ca_f32_to_bf16(x[i]);
-}
-
-static void widen(const uint16_t *x, size_t n, float *out)
-{
-    for (size_t i = 0; i < n; i++) out[i] = ca_bf16_to_f32(x[i]);
-}
-
-typedef float glue_floats __attribute__((vector_size(VW * 4)));
-typedef uint32_t glue_bits __attribute__((vector_size(VW * 4)));
-typedef uint16_t glue_halves __attribute__((vector_size(VW * 2)));
-
-static inline glue_floats glue_load(const float *p)
-{
-    glue_floats x;
-    memcpy(&x, p, sizeof x);
-    return x;
-}
-
-static inline glue_floats glue_load_bf16(const uint16_t *p)
-{
-    glue_halves x;
-    memcpy(&x, p, sizeof x);
-    return (glue_floats)(__builtin_convertvector(x, glue_bits) << 16);
-}
-
-/* out[r] = x . rows[r] for n_rows <= 4 rows, each in two chains of sums. */
-V_INLINE void glue_dots(const int n_rows, const float *x, const uint16_t *rows, size_t k, float *out)
-{
-    glue_floats even[4] = { 0 }, odd[4] = { 0 };
-    size_t i = 0;
-    for (; i + 2 * VW <= k; i += 2 * VW) {
-        const glue_floats a = glue_load(x + i), b = glue_load(x + i + VW);
-        V_UNROLL
-        for (int r = 0; r < n_rows; r++) {
-            __builtin_prefetch(rows + (size_t)(r + 4) * k + i, 0, 2); /* four rows ahead, a line at a time */
-            even[r] += a * glue_load_bf16(rows + (size_t)r * k + i);
-            odd[r] += b * glue_load_bf16(rows + (size_t)r * k + i + VW);
-        }
-    }
-    V_UNROLL
-    for (int r = 0; r < n_rows; r++) {
-        float sum = 0.0F, lane[VW];
-        even[r] += odd[r];
-        memcpy(lane, &even[r], sizeof lane);
-        for (uint32_t l = 0; l < VW; l++) sum += lane[l];
-        for (size_t j = i; j < k; j++) sum += x[j] * ca_bf16_to_f32(rows[(size_t)r * k + j]);
-        out[r] = sum;
-    }
-}
-
-static void row_dots(const float *x, const uint16_t *rows, size_t k, uint32_t n, float *out)
-{
-    uint32_t r = 0;
-    for (; r + 4 <= n; r += 4) glue_dots(4, x, rows + r * k, k, out + r);
-    for (; r < n; r++) glue_dots(1, x, rows + r * k, k, out + r);
-}
-
 static void page_convert(const float *x, size_t n, page_elt *out)
 {
     if (PAGE_WIDENS)
-        narrow(x, n, (uint16_t *)(void *)out);
+        for (size_t i = 0; i < n; i++) out[i] = page_elt_of(x[i]);
     else
         convert(x, n, out);
 }

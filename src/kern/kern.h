@@ -153,11 +153,6 @@ struct ca_kern {
     void (*quantize)(const void *x, uint32_t n, int8_t *out, float *scales, int32_t *offsets);
     /* float -> the set's type. */
     void (*convert)(const float *x, size_t n, void *out);
-    /* Weights, where type and flow differ: float -> bf16, and back; out[r] = sum over i < k of x[i] rows[r][i], rows [n][k], whose
-     * order of sums depends on k alone. */
-    void (*narrow)(const float *x, size_t n, uint16_t *out);
-    void (*widen)(const uint16_t *x, size_t n, float *out);
-    void (*row_dots)(const float *x, const uint16_t *rows, size_t k, uint32_t n, float *out);
 
     /* Runs iters rounds of independent multiply-adds of this ISA and returns the floating-point operations done. */
     double (*peak)(uint64_t iters);

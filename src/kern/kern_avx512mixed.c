@@ -1,4 +1,4 @@
-/* Kernel set avx512mixed: that of avx512, but keys, values and weights are stored as bf16. */
+/* Kernel set avx512mixed: that of avx512, but keys and values are stored as bf16. */
 #define CA_VEC_MIXED 1
 #include "kern/vec_avx512.h"
 

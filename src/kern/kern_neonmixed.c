@@ -1,4 +1,4 @@
-/* Kernel set neonmixed: that of neon, but keys, values and weights are stored as bf16. */
+/* Kernel set neonmixed: that of neon, but keys and values are stored as bf16. */
 #define CA_VEC_MIXED 1
 #include "kern/vec_neon.h"
 

@@ -28,8 +28,5 @@ const ca_kern KERN_SYMBOL = {
     .geglu = geglu,
     .quantize = quantize,
     .convert = convert,
-    .narrow = narrow,
-    .widen = widen,
-    .row_dots = row_dots,
     .peak = peak,
 };

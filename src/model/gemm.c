@@ -12,12 +12,7 @@ enum {
     ALIGNMENT = 64,
     MODEL_M = 1024,         /* the m for which weights are laid out */
     PANEL_FLOATS = 1 << 18, /* a packing panel holds about this many weights */
-    PANEL_MULTIPLE = 192,   /* rows of a panel: a multiple of every column block of oneDNN (16, 32, 48, 64) */
-    WIDE_FLOATS = 1 << 23,  /* the same for the panel of a narrow weight, which many rows of A amortize: larger is faster, */
-    WIDE_ROWS = 1536,       /* up to here */
-    FEW_ROWS = 64,          /* of A: its panels are packing panels, which stay in L2 */
-    PIECE = 1 << 12,        /* weights that a thread narrows or widens in one go */
-    DOTS = 32               /* and rows that it multiplies with one row of A */
+    PANEL_MULTIPLE = 192    /* rows of a panel: a multiple of every column block of oneDNN (16, 32, 48, 64) */
 };
 
 struct ca_gemm_engine {
@@ -25,14 +20,12 @@ struct ca_gemm_engine {
     const ca_int8 *int8;
     dnnl_engine_t engine;
     dnnl_data_type_t type;
-    bool narrow; /* weights are kept as bf16, products are those of floats */
 };
 
 struct ca_gemm_weight {
     uint32_t k, n;
     size_t bytes;
     ca_int8_weight int8; /* with panels: this is the weight, and the rest is empty */
-    uint16_t *rows;      /* [n][k] or NULL: this is the weight, narrow, and the rest is empty */
     dnnl_memory_desc_t md;
     dnnl_memory_t memory;
     void *data;
@@ -127,7 +120,6 @@ ca_status ca_gemm_engine_create(const ca_kern *kern, ca_gemm_engine **out)
     engine->kern = kern;
     engine->int8 = ca_int8_choose(kern);
     engine->type = kern->flow == CA_BF16 ? dnnl_bf16 : dnnl_f32;
-    engine->narrow = kern->type != kern->flow;
     ca_status st;
     dnnl_memory_desc_t probe;
     CA_TRY_GOTO(check(dnnl_engine_create(&engine->engine, dnnl_cpu, 0), "a CPU engine"), failed);
@@ -179,42 +171,18 @@ done:
 ca_status ca_gemm_packed_bytes(const ca_gemm_engine *engine, bool int8, uint32_t k, uint32_t n, size_t *out)
 {
     dnnl_memory_desc_t md;
-    *out = int8 ? ca_int8_weight_bytes(k, n) : (size_t)n * k * 2;
-    if (int8 || engine->narrow) return CA_OK;
+    *out = ca_int8_weight_bytes(k, n);
+    if (int8) return CA_OK;
     CA_TRY(packed_md(engine, k, n, &md));
     *out = dnnl_memory_desc_get_size(&md);
     return CA_OK;
 }
 
-static void narrow_panel(const ca_kern *kern, const float *rows, size_t n, uint16_t *out)
-{
-#pragma omp parallel for schedule(static)
-    for (size_t at = 0; at < n; at += PIECE) kern->narrow(rows + at, n - at < PIECE ? n - at : PIECE, out + at);
-}
-
-static void widen_panel(const ca_kern *kern, const uint16_t *rows, size_t n, float *out)
-{
-#pragma omp parallel for schedule(static)
-    for (size_t at = 0; at < n; at += PIECE) kern->widen(rows + at, n - at < PIECE ? n - at : PIECE, out + at);
-}
-
-/* Rows of a weight [n][k] that a panel of so many floats has. */
-static uint32_t panel_rows(uint32_t floats, uint32_t k, uint32_t n)
-{
-    return ca_min_u32(ca_max_u32(floats / k / PANEL_MULTIPLE, 1) * PANEL_MULTIPLE, n);
-}
-
-/* Memory for a weight, which is packed panel by panel. */
+/* Memory for a weight, which pack_panel fills. */
 static ca_status reserve_weight(const ca_gemm_engine *engine, bool int8, ca_gemm_weight *weight)
 {
     CA_TRY(ca_gemm_packed_bytes(engine, int8, weight->k, weight->n, &weight->bytes));
     if (int8) return ca_int8_weight_create(weight->k, weight->n, &weight->int8);
-    if (engine->narrow) {
-        void *rows = NULL;
-        CA_TRY(alloc_bytes(weight->bytes, "weights", &rows));
-        weight->rows = rows;
-        return CA_OK;
-    }
     CA_TRY(packed_md(engine, weight->k, weight->n, &weight->md));
     CA_TRY(alloc_bytes(weight->bytes, "packed weights", &weight->data));
     return check(dnnl_memory_create(&weight->memory, &weight->md, engine->engine, weight->data), "a weight");
@@ -226,7 +194,8 @@ ca_status ca_gemm_pack(const ca_gemm_engine *engine, bool int8, uint32_t k, uint
     *out = NULL;
     if (k == 0 || n == 0 || k > INT32_MAX || n > INT32_MAX)
         return ca_fail(CA_E_ARG, "matrix product: a weight of %u x %u cannot be packed", k, n);
-    const uint32_t panel = panel_rows(PANEL_FLOATS, k, n);
+    const uint32_t wanted = ca_max_u32(PANEL_FLOATS / k / PANEL_MULTIPLE, 1) * PANEL_MULTIPLE;
+    const uint32_t panel = ca_min_u32(wanted, n);
     size_t panel_bytes = 0;
     CA_TRY(ca_mul_size((size_t)panel * k, sizeof(float), &panel_bytes));
 
@@ -245,8 +214,6 @@ ca_status ca_gemm_pack(const ca_gemm_engine *engine, bool int8, uint32_t k, uint
         source->rows(source->user, first, count, rows);
         if (int8)
             ca_int8_weight_pack(&weight->int8, first, count, rows);
-        else if (engine->narrow)
-            narrow_panel(engine->kern, rows, (size_t)count * k, weight->rows + (size_t)first * k);
         else
             CA_TRY_GOTO(pack_panel(engine, stream, weight, first, count, rows), failed);
     }
@@ -264,7 +231,6 @@ void ca_gemm_weight_destroy(ca_gemm_weight *weight)
     if (weight == NULL) return;
     ca_int8_weight_destroy(&weight->int8);
     dnnl_memory_destroy(weight->memory);
-    free(weight->rows);
     free(weight->data);
     free(weight);
 }
@@ -383,37 +349,6 @@ static ca_status run_native(ca_gemm_runner *runner, const ca_gemm_weight *weight
     return check(dnnl_stream_wait(runner->stream), "a product");
 }
 
-static void one_row(const ca_kern *kern, const ca_gemm_weight *weight, const float *a, float *c, bool accumulate)
-{
-#pragma omp parallel for schedule(static)
-    for (uint32_t first = 0; first < weight->n; first += DOTS) {
-        const uint32_t n = ca_min_u32(DOTS, weight->n - first);
-        float sums[DOTS];
-        kern->row_dots(a, weight->rows + (size_t)first * weight->k, weight->k, n, sums);
-        for (uint32_t j = 0; j < n; j++) c[first + j] = accumulate ? c[first + j] + sums[j] : sums[j];
-    }
-}
-
-/* Each panel of rows becomes floats and is multiplied while it lies in a cache. */
-static ca_status run_narrow(ca_gemm_runner *runner, const ca_gemm_weight *weight, const void *a, uint32_t m, float *c,
-                            bool accumulate)
-{
-    const uint32_t k = weight->k, n = weight->n;
-    if (m == 1) {
-        one_row(runner->engine->kern, weight, a, c, accumulate);
-        return CA_OK;
-    }
-    const uint32_t panel = m < FEW_ROWS ? panel_rows(PANEL_FLOATS, k, n) : ca_min_u32(panel_rows(WIDE_FLOATS, k, n), WIDE_ROWS);
-    CA_TRY(reserve_scratch(runner, (size_t)panel * k * sizeof(float)));
-    for (uint32_t first = 0; first < n; first += ca_min_u32(panel, n - first)) {
-        const uint32_t count = ca_min_u32(panel, n - first);
-        widen_panel(runner->engine->kern, weight->rows + (size_t)first * k, (size_t)count * k, runner->scratch);
-        CA_TRY(check(dnnl_sgemm('N', 'T', m, count, k, 1.0F, a, k, runner->scratch, k, accumulate ? 1.0F : 0.0F, c + first, n),
-                     "a product"));
-    }
-    return CA_OK;
-}
-
 static ca_status run_int8(ca_gemm_runner *runner, const ca_gemm_weight *weight, const void *a, uint32_t m, float *c,
                           bool accumulate)
 {
@@ -427,9 +362,7 @@ ca_status ca_gemm_run(ca_gemm_runner *runner, const ca_gemm_weight *weight, cons
 {
     if (m == 0 || m > INT32_MAX) return ca_fail(CA_E_ARG, "matrix product: %u rows", m);
     const double start = omp_get_wtime();
-    CA_TRY((weight->int8.panels != NULL ? run_int8
-            : weight->rows != NULL      ? run_narrow
-                                        : run_native)(runner, weight, a, m, c, accumulate));
+    CA_TRY((weight->int8.panels != NULL ? run_int8 : run_native)(runner, weight, a, m, c, accumulate));
     runner->count.ms += (omp_get_wtime() - start) * 1e3;
     runner->count.flop += 2.0 * m * weight->k * weight->n;
     return CA_OK;

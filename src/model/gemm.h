@@ -1,8 +1,7 @@
 /* Matrix products of the model: C[m][n] (+)= A[m][k] * W, through oneDNN, or on integers (gemm_int8.h).
  *
  * A weight is packed once, in the blocked format oneDNN asks for. That format does not depend on m, so one packed copy serves
- * prefill (thousands of rows) and decode (one row). A is bf16 or f32, as the kernel set's flow, and so is W, or W is int8; C is f32.
- * Where the set stores bf16 and multiplies floats, W is kept as rows of bf16, which become floats panel by panel. */
+ * prefill (thousands of rows) and decode (one row). A is bf16 or f32, as the flow of the kernel set, and so is W, or W is int8; C is f32. */
 #ifndef CA_MODEL_GEMM_H
 #define CA_MODEL_GEMM_H
 

@@ -62,7 +62,7 @@ static void check_products(const struct gemm_case *c, const ca_kern *kern, const
             double size = fabs(sum);
             for (uint32_t p = 0; p < c->k; p++) {
                 const double term = (double)a[(size_t)i * c->k + p] *
-                                    (double)round_to(ca_kern_dtype(kern), w[(size_t)j * c->k + p]);
+                                    (double)round_to(ca_kern_flow_dtype(kern), w[(size_t)j * c->k + p]);
                 sum += term;
                 size += fabs(term);
             }
@@ -99,7 +99,7 @@ static void run_case(const ca_gemm_engine *engine, const ca_kern *kern, const st
     const ca_gemm_source source = { &rows, give_rows };
     assert_int_equal(ca_gemm_pack(engine, false, c->k, c->n, &source, &weight), CA_OK);
     assert_int_equal(ca_gemm_runner_create(engine, &runner), CA_OK);
-    assert_true(ca_gemm_weight_bytes(weight) >= w_len * (ca_kern_dtype(kern) == CA_BF16 ? 2 : 4));
+    assert_true(ca_gemm_weight_bytes(weight) >= w_len * (type == CA_BF16 ? 2 : 4));
     const void *input = type == CA_BF16 ? (const void *)a16 : (const void *)a;
 
     for (size_t i = 0; i < c_len; i++) out[i] = NAN; /* plain products must not read C */
@@ -148,7 +148,7 @@ static void test_bf16(void **state)
     products_equal_double_sums(kern);
 }
 
-/* Weights of bf16, products of floats. */
+/* Sets that store keys and values as bf16 and multiply floats. */
 static void test_mixed(void **state)
 {
     (void)state;

@@ -365,7 +365,7 @@ static json_t *new_row(const struct bench *bench, const struct latency_method *m
         "schema_version", 1, "run_id", id, "timestamp", when, "version", ca_version(), "host", json_text(host.nodename), "cpu",
         json_text(cpu), "kernels", bench->engine.kernels, "gpu", "driver", "tp", 1, "model", json_text(bench->engine.info.name),
         "layers", (json_int_t)bench->engine.info.n_layers, "layers_whole", (json_int_t)bench->whole.n_layers, "dtype",
-        ca_kern_dtype(ca_model_kern(bench->engine.model)) == CA_BF16 ? "bf16" : "f32", "exec_family",
+        ca_kern_flow_dtype(ca_model_kern(bench->engine.model)) == CA_BF16 ? "bf16" : "f32", "exec_family",
         executor_names[m->method.executor], "selector_family", isnan(m->keep) ? ca_selector_name(m->method.selector) : "keep",
         "method", m->method.name, "params", params, "threads", (json_int_t)cell->threads, "chunk_size", (json_int_t)cell->chunk,
         "batch_size", (json_int_t)cell->batch, "seq_len", (json_int_t)cell->length, "prompt_source",

@@ -14,8 +14,6 @@
 #include <string.h>
 #include <utf8proc.h>
 
-enum { MAX_KERNELS = 16 };
-
 /* Library, version it was compiled against, version that is loaded. */
 static void add_library(json_t *list, const char *name, const char *compiled, const char *loaded)
 {
@@ -44,10 +42,10 @@ static json_t *list_libraries(void)
 
 static json_t *list_kernels(const char *isa)
 {
-    ca_kern_report reports[MAX_KERNELS];
+    ca_kern_report reports[CA_KERN_REPORTS];
     json_t *list = json_array();
-    const size_t n = ca_kern_reports(isa, reports, MAX_KERNELS);
-    for (size_t i = 0; i < n && i < MAX_KERNELS; i++)
+    const size_t n = ca_kern_reports(isa, reports, CA_KERN_REPORTS);
+    for (size_t i = 0; i < n; i++)
         json_array_append_new(list, json_pack("{s:s, s:b, s:b, s:s}", "name", reports[i].name, "usable", reports[i].usable,
                                               "chosen", reports[i].chosen, "why", reports[i].why));
     return list;

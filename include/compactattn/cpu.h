@@ -40,6 +40,8 @@ typedef struct ca_kern_report {
     char why[128];    /* why it is refused; empty when chosen */
 } ca_kern_report;
 
+enum { CA_KERN_REPORTS = 16 }; /* no build has more sets */
+
 /* Fills out[0..max) best first and returns how many kernel sets the build holds. Thread-safe. */
 CA_API size_t ca_kern_reports(const char *isa, ca_kern_report *out, size_t max);
 

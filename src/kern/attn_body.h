@@ -36,6 +36,7 @@ typedef struct attn_scratch {
     float *m;          /* [CA_ATTN_BLOCK] */
     int32_t *pos;      /* [CA_ATTN_BLOCK] absolute position of the query vector */
     float *wide;       /* the panel of keys, or the panels of values of a group, where page_panel widens them */
+    bool pairs;        /* one tile reads them: they become floats in its registers instead */
     uint32_t p_stride; /* tokens of a group */
     uint32_t group;    /* pages of a group */
 } attn_scratch;
@@ -92,12 +93,12 @@ static __attribute__((noinline, cold)) void attn_raise(const attn_scratch *s, ui
 
 /* Scores and probabilities of mr query vectors against nv*VW tokens of a K panel, P from column p0 on; c = scale log2 e.
  * When masked, vector r sees the tokens [hidden[r], seen[r]) of the panel. */
-V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const attn_scratch *s, uint32_t row0, const float *q,
-                           const float *k, uint32_t head_dim, uint32_t p0, float c, const tile_ahead *ahead, const int *hidden,
-                           const int *seen)
+V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const bool pairs, const attn_scratch *s, uint32_t row0,
+                           const float *q, const float *k, uint32_t head_dim, uint32_t p0, float c, const tile_ahead *ahead,
+                           const int *hidden, const int *seen)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
-    tile_dots(mr, nv, 1, acc, q, k, head_dim / V_KS, ahead);
+    tile_dots(mr, nv, 1, pairs, acc, q, k, head_dim / (pairs ? PAGE_KS : V_KS), ahead);
     vm live[V_TILE_MR][V_TILE_NV];
     const vf vc = v_set1(c);
     vf over = v_set1(-INFINITY); /* the most that a score exceeds its row's reference by */
@@ -149,10 +150,23 @@ V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const 
     }
 }
 
+/* acc[r][j] += one unit of row r of P times units of the values. */
+V_INLINE void attn_pv_products(const int mr, const int nv, vf (*acc)[V_TILE_NV], const v_elt *p, uint32_t p_stride, const vf *vv)
+{
+    V_UNROLL
+    for (int r = 0; r < mr; r++) {
+        float unit;
+        memcpy(&unit, p + (size_t)r * p_stride, 4);
+        const vf b = v_set1(unit);
+        V_UNROLL
+        for (int j = 0; j < nv; j++) acc[r][j] = v_dot(acc[r][j], b, vv[j]);
+    }
+}
+
 /* O[mr][nv*VW] += P V panel over the pages of a group; tile: which of a view's tiles, next: where the panel begins in values. */
-V_INLINE void attn_pv_tile(const int mr, const int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t p_stride,
-                           const attn_view *views, uint32_t n_views, uint32_t tile, size_t next, uint32_t page_tokens,
-                           uint32_t n_tiles)
+V_INLINE void attn_pv_tile(const int mr, const int nv, const bool pairs, float *o, uint32_t head_dim, const v_elt *p,
+                           uint32_t p_stride, const attn_view *views, uint32_t n_views, uint32_t tile, size_t next,
+                           uint32_t page_tokens, uint32_t n_tiles)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
     V_UNROLL
@@ -162,21 +176,20 @@ V_INLINE void attn_pv_tile(const int mr, const int nv, float *o, uint32_t head_d
     }
     for (uint32_t g = 0; g < n_views; g++, p += page_tokens) {
         const float *v = views[g].panel;
-        const uint32_t n_units = ((uint32_t)views[g].seen[tile] + V_KS - 1) / V_KS;
+        const uint32_t ks = pairs ? PAGE_KS : V_KS, n_units = ((uint32_t)views[g].seen[tile] + ks - 1) / ks;
         const tile_ahead ahead = tile_share(views[g].next_v ? views[g].next_v + next : NULL, page_tokens / PAGE_KS, tile, n_tiles);
         for (uint32_t u = 0; u < n_units; u++) {
-            vf vv[V_TILE_NV];
+            vf vv[V_TILE_NV], low[V_TILE_NV];
             V_UNROLL
             for (int j = 0; j < nv; j++) vv[j] = v_load(v + j * VW);
             tile_fetch(&ahead, u, nv);
-            V_UNROLL
-            for (int r = 0; r < mr; r++) {
-                float unit;
-                memcpy(&unit, p + (size_t)r * p_stride + u * V_KS, 4);
-                const vf b = v_set1(unit);
+            const v_elt *unit = p + u * ks;
+            if (pairs) {
                 V_UNROLL
-                for (int j = 0; j < nv; j++) acc[r][j] = v_dot(acc[r][j], b, vv[j]);
+                for (int j = 0; j < nv; j++) low[j] = v_low(vv[j]), vv[j] = v_high(vv[j]);
+                attn_pv_products(mr, nv, acc, unit++, p_stride, low);
             }
+            attn_pv_products(mr, nv, acc, unit, p_stride, vv);
             v += nv * VW;
         }
     }
@@ -190,11 +203,17 @@ V_INLINE void attn_pv_tile(const int mr, const int nv, float *o, uint32_t head_d
 static void attn_qk_full(int mr, int nv, const attn_scratch *s, uint32_t row0, const float *q, const float *k, uint32_t head_dim,
                          uint32_t p0, float c, const tile_ahead *ahead)
 {
-#define CALL(MR, NV) attn_qk_tile(MR, NV, false, s, row0, q, k, head_dim, p0, c, ahead, NULL, NULL)
-    if (nv == V_TILE_NV) {
-        TILE_MR_CASES(mr, CALL, V_TILE_NV)
+#define CALL(MR, NV, PAIRS) attn_qk_tile(MR, NV, false, PAIRS, s, row0, q, k, head_dim, p0, c, ahead, NULL, NULL)
+    if (PAGE_WIDENS && s->pairs) {
+        if (nv == V_TILE_NV) {
+            TILE_MR_CASES(mr, CALL, V_TILE_NV, true)
+        } else {
+            TILE_MR_CASES(mr, CALL, 2, true)
+        }
+    } else if (nv == V_TILE_NV) {
+        TILE_MR_CASES(mr, CALL, V_TILE_NV, false)
     } else {
-        TILE_MR_CASES(mr, CALL, 2)
+        TILE_MR_CASES(mr, CALL, 2, false)
     }
 #undef CALL
 }
@@ -202,16 +221,22 @@ static void attn_qk_full(int mr, int nv, const attn_scratch *s, uint32_t row0, c
 static void attn_qk_masked(int nv, const attn_scratch *s, uint32_t row0, const float *q, const float *k, uint32_t head_dim,
                            uint32_t p0, float c, const tile_ahead *ahead, const int *hidden, const int *seen)
 {
-    if (nv == V_TILE_NV)
-        attn_qk_tile(V_TILE_MR, V_TILE_NV, true, s, row0, q, k, head_dim, p0, c, ahead, hidden, seen);
+#define CALL(NV, PAIRS) attn_qk_tile(V_TILE_MR, NV, true, PAIRS, s, row0, q, k, head_dim, p0, c, ahead, hidden, seen)
+    if (PAGE_WIDENS && s->pairs && nv == V_TILE_NV)
+        CALL(V_TILE_NV, true);
+    else if (PAGE_WIDENS && s->pairs)
+        CALL(2, true);
+    else if (nv == V_TILE_NV)
+        CALL(V_TILE_NV, false);
     else
-        attn_qk_tile(V_TILE_MR, 2, true, s, row0, q, k, head_dim, p0, c, ahead, hidden, seen);
+        CALL(2, false);
+#undef CALL
 }
 
-static void attn_pv(int mr, int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t p_stride, const attn_view *views,
-                    uint32_t n_views, uint32_t tile, size_t next, uint32_t page_tokens, uint32_t n_tiles)
+V_INLINE void attn_pv(const bool pairs, int mr, int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t p_stride,
+                      const attn_view *views, uint32_t n_views, uint32_t tile, size_t next, uint32_t page_tokens, uint32_t n_tiles)
 {
-#define CALL(MR, NV) attn_pv_tile(MR, NV, o, head_dim, p, p_stride, views, n_views, tile, next, page_tokens, n_tiles)
+#define CALL(MR, NV) attn_pv_tile(MR, NV, pairs, o, head_dim, p, p_stride, views, n_views, tile, next, page_tokens, n_tiles)
     switch (nv) {
     case 1: TILE_MR_CASES(mr, CALL, 1) break;
     case 2: TILE_MR_CASES(mr, CALL, 2) break;
@@ -259,7 +284,10 @@ static void attn_page_scores(const ca_attn_job *job, const attn_scratch *s, cons
         const float *panel = NULL, *next_k = next ? next + (size_t)t0 * page_units : NULL;
         for (uint32_t t = 0; t < n_tiles; t++) {
             if (view->seen[t] <= (int)t0) continue;
-            if (!panel) panel = page_panel(k + (size_t)t0 * page_units, page_units, kp, s->wide, n_tiles == 1 ? next_k : NULL);
+            if (!panel) {
+                panel = k + (size_t)t0 * page_units;
+                if (!s->pairs) panel = page_panel(panel, page_units, kp, s->wide);
+            }
             const uint32_t row0 = t * V_TILE_MR;
             const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0);
             const float *q = s->q + (size_t)t * units * V_TILE_MR;
@@ -287,14 +315,19 @@ static void attn_group_values(const ca_attn_job *job, const attn_scratch *s, att
     for (uint32_t d0 = 0; d0 < dim; d0 += V_TILE_NV * VW) {
         const uint32_t width = ca_min_u32(V_TILE_NV * VW, dim - d0);
         const size_t begin = (size_t)d0 * (bs / PAGE_KS);
-        for (uint32_t g = 0; g < n_views; g++)
-            views[g].panel = page_panel(views[g].v + begin, bs / PAGE_KS, width, s->wide + (size_t)g * bs * width,
-                                        n_tiles == 1 && views[g].next_v ? views[g].next_v + begin : NULL);
+        for (uint32_t g = 0; g < n_views; g++) {
+            views[g].panel = views[g].v + begin;
+            if (!s->pairs) views[g].panel = page_panel(views[g].panel, bs / PAGE_KS, width, s->wide + (size_t)g * bs * width);
+        }
         for (uint32_t t = 0; t < n_tiles; t++) {
             const uint32_t row0 = t * V_TILE_MR;
             const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0);
-            attn_pv(mr, (int)(width / VW), s->o + (size_t)row0 * dim + d0, dim, s->p + (size_t)row0 * s->p_stride, s->p_stride,
-                    views, n_views, t, begin, bs, n_tiles);
+            float *o = s->o + (size_t)row0 * dim + d0;
+            const v_elt *p = s->p + (size_t)row0 * s->p_stride;
+            if (PAGE_WIDENS && s->pairs)
+                attn_pv(true, mr, (int)(width / VW), o, dim, p, s->p_stride, views, n_views, t, begin, bs, n_tiles);
+            else
+                attn_pv(false, mr, (int)(width / VW), o, dim, p, s->p_stride, views, n_views, t, begin, bs, n_tiles);
         }
     }
 }
@@ -324,8 +357,9 @@ static void attn_write(const ca_attn_job *job, const attn_scratch *s)
 
 static void attn(const ca_attn_job *job)
 {
-    const attn_scratch s = attn_scratch_cut(job->scratch, job->head_dim, job->page_tokens);
+    attn_scratch s = attn_scratch_cut(job->scratch, job->head_dim, job->page_tokens);
     const uint32_t n_tiles = ca_ceil_div(job->count, V_TILE_MR);
+    s.pairs = PAGE_WIDENS && n_tiles == 1;
     const uint32_t n = n_tiles * V_TILE_MR;
     attn_pack_q(job, &s, n_tiles);
     memset(s.o, 0, (size_t)n * job->head_dim * 4);

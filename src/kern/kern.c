@@ -22,23 +22,27 @@
 #define ON_ARM(x) NULL
 #endif
 
-/* Best first. A name is known on every machine, so that a cap means the same everywhere; a set that this build lacks is NULL. */
+/* Best first. A name is known on every machine, so that a cap means the same everywhere; a set that this build lacks is NULL. Where
+ * the CPU has one of the slow flags, a set that fits is taken only when it is named: a later one is faster. */
 static const struct {
     const char *name;
     const ca_kern *kern;
+    uint32_t slow_flags;
+    const char *why_slow;
 } sets[] = {
-    { "amxbf16", ON_X86(&ca_kern_amxbf16) },
-    { "avx512bf16", ON_X86(&ca_kern_avx512bf16) },
-    { "avx512mixed", ON_X86(&ca_kern_avx512mixed) },
-    { "avx512", ON_X86(&ca_kern_avx512) },
-    { "avx2mixed", ON_X86(&ca_kern_avx2mixed) },
-    { "avx2", ON_X86(&ca_kern_avx2) },
-    { "neonbf16", ON_ARM(&ca_kern_neonbf16) },
-    { "neonmixed", ON_ARM(&ca_kern_neonmixed) },
-    { "neon", ON_ARM(&ca_kern_neon) },
-    { "scalar", &ca_kern_scalar },
+    { "amxbf16", ON_X86(&ca_kern_amxbf16), 0, "" },
+    { "avx512bf16", ON_X86(&ca_kern_avx512bf16), CA_CPU_SLOW_BF16, "this CPU runs its vdpbf16ps at half the rate of fma" },
+    { "avx512mixed", ON_X86(&ca_kern_avx512mixed), 0, "" },
+    { "avx512", ON_X86(&ca_kern_avx512), 0, "" },
+    { "avx2mixed", ON_X86(&ca_kern_avx2mixed), 0, "" },
+    { "avx2", ON_X86(&ca_kern_avx2), 0, "" },
+    { "neonbf16", ON_ARM(&ca_kern_neonbf16), 0, "" },
+    { "neonmixed", ON_ARM(&ca_kern_neonmixed), 0, "" },
+    { "neon", ON_ARM(&ca_kern_neon), 0, "" },
+    { "scalar", &ca_kern_scalar, 0, "" },
 };
 enum { N_SETS = sizeof sets / sizeof sets[0] };
+_Static_assert((int)N_SETS <= (int)CA_KERN_REPORTS, "every set has a report");
 
 static const struct {
     uint32_t bit;
@@ -121,11 +125,9 @@ static bool fits(size_t i, uint32_t features)
     return sets[i].kern && (sets[i].kern->cpu_flags & ~features) == 0;
 }
 
-/* A set that fits, but is slower than the next one, is taken only when it is named. */
 static bool takes(const char *isa, size_t i, uint32_t features)
 {
-    const bool slow = sets[i].kern == ON_X86(&ca_kern_avx512bf16) && (features & CA_CPU_SLOW_BF16) != 0;
-    return fits(i, features) && !(is_auto(isa) && slow);
+    return fits(i, features) && !(is_auto(isa) && (sets[i].slow_flags & features) != 0);
 }
 
 ca_status ca_kern_choose(const char *isa, const ca_kern **out)
@@ -165,7 +167,7 @@ size_t ca_kern_reports(const char *isa, ca_kern_report *out, size_t max)
         } else if (i < first) {
             (void)snprintf(r->why, sizeof r->why, "above the cap '%s'", isa);
         } else if (!found) {
-            (void)snprintf(r->why, sizeof r->why, "this CPU runs its vdpbf16ps at half the rate of fma");
+            (void)snprintf(r->why, sizeof r->why, "%s", sets[i].why_slow);
         } else {
             (void)snprintf(r->why, sizeof r->why, "a better one fits");
         }

@@ -30,7 +30,7 @@ static void pack_q(const float *q, size_t stride, uint32_t count, uint32_t head_
 V_INLINE void qk_tile(const int mr, const int nv, float *s, uint32_t page_tokens, const float *q, const float *k, uint32_t units)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
-    tile_dots(mr, nv, 1, acc, q, k, units, NULL);
+    tile_dots(mr, nv, 1, false, acc, q, k, units, NULL);
     V_UNROLL
     for (int r = 0; r < mr; r++) {
         V_UNROLL
@@ -45,7 +45,7 @@ static void qk(const ca_qk_job *job)
     const uint32_t kp = whole ? V_TILE_NV * VW : 2 * VW, page_units = job->head_dim / PAGE_KS;
     float wide[SELECT_WIDE];
     for (uint32_t t0 = 0; t0 < bs; t0 += kp) {
-        const float *k = page_panel((const float *)job->page + (size_t)t0 * page_units, page_units, kp, wide, NULL);
+        const float *k = page_panel((const float *)job->page + (size_t)t0 * page_units, page_units, kp, wide);
         for (uint32_t r0 = 0; r0 < job->count; r0 += V_TILE_MR) {
             const uint32_t mr = ca_min_u32(V_TILE_MR, job->count - r0);
             const float *q = (const float *)job->packed + (size_t)r0 * units;
@@ -81,7 +81,7 @@ V_INLINE void diag_tile(const int mr, const int nv, const int stride, float *e, 
                         uint32_t units)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
-    tile_dots(mr, nv, stride, acc, q, k, units, NULL);
+    tile_dots(mr, nv, stride, false, acc, q, k, units, NULL);
     V_UNROLL
     for (int r = 0; r < mr; r++) v_sum_groups(acc[r], nv, stride, e + (size_t)r * e_stride);
 }
@@ -93,7 +93,7 @@ V_INLINE void diag_page(const int nv, const int stride, const ca_diag_job *job)
     const size_t e_stride = job->e_stride;
     float wide[SELECT_WIDE];
     for (uint32_t t0 = 0; t0 < job->page_tokens; t0 += kp) {
-        const float *k = page_panel((const float *)job->page + (size_t)t0 * page_units, page_units, kp, wide, NULL);
+        const float *k = page_panel((const float *)job->page + (size_t)t0 * page_units, page_units, kp, wide);
         for (uint32_t r0 = 0; r0 < n_rows; r0 += V_TILE_MR) {
             const uint32_t mr = ca_min_u32(V_TILE_MR, n_rows - r0);
             const float *q = (const float *)job->packed + (size_t)r0 * units * (uint32_t)stride;

@@ -42,10 +42,21 @@ static inline tile_ahead tile_share(const float *panel, uint32_t n_units, uint32
     return (tile_ahead){ .panel = panel, .first = first, .n = panel ? n_units * (t + 1) / n - first : 0 };
 }
 
-/* acc[r][j] = dot products of row r with the nv*VW tokens of a K panel. A row is `period` packed vectors that take turns over the
- * tokens: 1 = one query vector for all. */
-V_INLINE void tile_dots(const int mr, const int nv, const int period, vf (*acc)[V_TILE_NV], const float *q, const float *k,
-                        uint32_t units, const tile_ahead *ahead)
+/* acc[r][j] += units of row r, whose vectors take turns, times units of the tokens. */
+V_INLINE void tile_products(const int mr, const int nv, const int period, vf (*acc)[V_TILE_NV], const float *q, const vf *kv)
+{
+    V_UNROLL
+    for (int r = 0; r < mr; r++) {
+        V_UNROLL
+        for (int j = 0; j < nv; j++) acc[r][j] = v_dot(acc[r][j], v_load_cycle(q + r * period, period, j), kv[j]);
+    }
+}
+
+/* acc[r][j] = dot products of row r with the nv*VW tokens of a K panel of `units` rows. A row is `period` packed vectors that take
+ * turns over the tokens: 1 = one query vector for all. pairs: the panel is as a page of PAGE_WIDENS has it, and becomes floats in
+ * registers. */
+V_INLINE void tile_dots(const int mr, const int nv, const int period, const bool pairs, vf (*acc)[V_TILE_NV], const float *q,
+                        const float *k, uint32_t units, const tile_ahead *ahead)
 {
     V_UNROLL
     for (int r = 0; r < mr; r++) {
@@ -53,15 +64,17 @@ V_INLINE void tile_dots(const int mr, const int nv, const int period, vf (*acc)[
         for (int j = 0; j < nv; j++) acc[r][j] = v_zero();
     }
     for (uint32_t u = 0; u < units; u++) {
-        vf kv[V_TILE_NV];
+        vf kv[V_TILE_NV], low[V_TILE_NV];
         V_UNROLL
         for (int j = 0; j < nv; j++) kv[j] = v_load(k + j * VW);
         if (ahead) tile_fetch(ahead, u, nv);
-        V_UNROLL
-        for (int r = 0; r < mr; r++) {
+        if (pairs) {
             V_UNROLL
-            for (int j = 0; j < nv; j++) acc[r][j] = v_dot(acc[r][j], v_load_cycle(q + r * period, period, j), kv[j]);
+            for (int j = 0; j < nv; j++) low[j] = v_low(kv[j]), kv[j] = v_high(kv[j]);
+            tile_products(mr, nv, period, acc, q, low);
+            q += V_TILE_MR * period;
         }
+        tile_products(mr, nv, period, acc, q, kv);
         k += nv * VW;
         q += V_TILE_MR * period;
     }

@@ -75,6 +75,16 @@ V_INLINE float v_hadd(vf a)
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
+/* The first and the second bf16 of every unit as floats: bf16 is the upper half of a float. */
+V_INLINE vf v_low(vf units)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(units), 16));
+}
+V_INLINE vf v_high(vf units)
+{
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(units), _mm256_set1_epi32((int)0xffff0000U)));
+}
+
 /* Hides from the compiler where a value comes from. */
 V_INLINE vf v_opaque(vf a)
 {
@@ -134,17 +144,13 @@ V_INLINE vf v_dot(vf acc, vf a, vf b)
     return _mm256_fmadd_ps(a, b, acc);
 }
 #ifdef CA_VEC_MIXED
-/* Values are bf16 (2e-3): a degree-3 polynomial on [0, 1) (7.5e-5) is enough for their weights. */
 V_INLINE vf v_exp2_prob(vf x)
 {
     const vf tiny = _mm256_cmp_ps(x, v_set1(-126.0F), _CMP_LT_OQ);
     const vf top = _mm256_min_ps(v_set1(127.0F), x); /* this operand order keeps a NaN */
     const vf n = _mm256_round_ps(top, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
     const vf f = v_sub(top, n);
-    vf p = v_set1(0.078024545F);
-    p = v_fma(p, f, v_set1(0.226067138F));
-    p = v_fma(p, f, v_set1(0.695833539F));
-    p = v_fma(p, f, v_set1(0.999925218F));
+    const vf p = V_EXP2_CUBIC(f);
     const __m256i e = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23); /* added to the exponent of p, which is 0 or 1 */
     return _mm256_andnot_ps(tiny, _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), e)));
 }

@@ -69,6 +69,16 @@ V_INLINE bool v_any_gt(vf a, float b)
     return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_GT_OQ) != 0;
 }
 
+/* The first and the second bf16 of every unit as floats: bf16 is the upper half of a float. */
+V_INLINE vf v_low(vf units)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(units), 16));
+}
+V_INLINE vf v_high(vf units)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(units), _mm512_set1_epi32((int)0xffff0000U)));
+}
+
 /* Hides from the compiler where a value comes from. */
 V_INLINE vf v_opaque(vf a)
 {
@@ -128,16 +138,11 @@ V_INLINE vf v_exp2(vf x)
 }
 
 #if defined(CA_VEC_BF16) || defined(CA_VEC_MIXED)
-/* Values are bf16 (2e-3) and so may be the probabilities: a degree-3 polynomial on [0, 1) (7.5e-5) is enough. scalef takes the
- * floor of its exponent itself. */
+/* scalef takes the floor of its exponent itself. */
 V_INLINE vf v_exp2_prob(vf x)
 {
     const vf f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    vf p = v_set1(0.078024545F);
-    p = v_fma(p, f, v_set1(0.226067138F));
-    p = v_fma(p, f, v_set1(0.695833539F));
-    p = v_fma(p, f, v_set1(0.999925218F));
-    return _mm512_scalef_ps(p, x);
+    return _mm512_scalef_ps(V_EXP2_CUBIC(f), x);
 }
 #else
 V_INLINE vf v_exp2_prob(vf x)

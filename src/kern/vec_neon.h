@@ -80,6 +80,19 @@ V_INLINE float v_hadd(vf a)
     return vaddvq_f32(vaddq_f32(a.lo, a.hi));
 }
 
+/* The first and the second bf16 of every unit as floats: bf16 is the upper half of a float. */
+V_INLINE vf v_low(vf units)
+{
+    return (vf){ vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(units.lo), 16)),
+                 vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(units.hi), 16)) };
+}
+V_INLINE vf v_high(vf units)
+{
+    const uint32x4_t upper = vdupq_n_u32(0xffff0000U);
+    return (vf){ vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(units.lo), upper)),
+                 vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(units.hi), upper)) };
+}
+
 /* Hides from the compiler where a value comes from. */
 V_INLINE vf v_opaque(vf a)
 {

@@ -109,9 +109,9 @@ static ca_status open_engine(ca_model *model, const char *isa)
 {
     const ca_status st = ca_gemm_engine_create(model->kern, &model->engine);
     if (st != CA_E_UNSUPPORTED || (isa != NULL && strcmp(isa, "auto") != 0)) return st;
-    ca_kern_report sets[16];
-    const size_t n = ca_kern_reports(isa, sets, 16);
-    for (size_t i = 0; i < n && i < 16; i++) {
+    ca_kern_report sets[CA_KERN_REPORTS];
+    const size_t n = ca_kern_reports(isa, sets, CA_KERN_REPORTS);
+    for (size_t i = 0; i < n; i++) {
         if (!sets[i].usable) continue;
         CA_TRY(ca_kern_choose(sets[i].name, &model->kern));
         if (ca_kern_flow_dtype(model->kern) == CA_F32) return ca_gemm_engine_create(model->kern, &model->engine);

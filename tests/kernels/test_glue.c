@@ -280,9 +280,9 @@ static void convert(void **state)
 /* One choice, the best that is usable below the cap, and a reason for every other. */
 static void check_reports(const char *cap, size_t first)
 {
-    ca_kern_report r[16];
+    ca_kern_report r[CA_KERN_REPORTS];
     const ca_kern *kern = NULL;
-    const size_t n = ca_kern_reports(cap, r, 16);
+    const size_t n = ca_kern_reports(cap, r, CA_KERN_REPORTS);
     const ca_status st = ca_kern_choose(cap, &kern);
     size_t n_chosen = 0;
     bool better = false;
@@ -301,14 +301,24 @@ static void check_reports(const char *cap, size_t first)
     assert_int_equal(n_chosen, st == CA_OK);
 }
 
+static bool cpuinfo_has(const char *word)
+{
+    FILE *in = fopen("/proc/cpuinfo", "r");
+    char line[8192];
+    bool found = false;
+    while (in && !found && fgets(line, sizeof line, in)) found = strstr(line, word) != NULL;
+    if (in) (void)fclose(in);
+    return found;
+}
+
 static void choosing(void **state)
 {
     (void)state;
     static const char *const names[] = { "amxbf16", "avx512bf16", "avx512mixed", "avx512", "avx2mixed",
                                          "avx2",    "neonbf16",   "neonmixed",   "neon",   "scalar" };
     enum { N_NAMES = sizeof names / sizeof *names };
-    ca_kern_report r[16];
-    const size_t n = ca_kern_reports(NULL, r, 16);
+    ca_kern_report r[CA_KERN_REPORTS];
+    const size_t n = ca_kern_reports(NULL, r, CA_KERN_REPORTS);
     assert_int_equal(n, N_NAMES);
     check_reports(NULL, 0);
     check_reports("auto", 0);
@@ -330,6 +340,15 @@ static void choosing(void **state)
     if (best) {
         must(ca_kern_choose(NULL, &kern), "best");
         assert_string_equal(ca_kern_name(kern), best);
+        kern = NULL;
+    }
+    /* Passed over where it is slow, and there only; by its name it runs all the same. */
+    const bool slow = (ca_cpu_features() & CA_CPU_SLOW_BF16) != 0;
+    if (ca_kern_choose("avx512bf16", &kern) == CA_OK) {
+        assert_string_equal(ca_kern_name(kern), "avx512bf16");
+        assert_int_equal(cpuinfo_has("GenuineIntel") && cpuinfo_has("avx512_fp16"), slow);
+        must(ca_kern_choose("auto", &kern), "auto");
+        if (!r[0].usable) assert_string_equal(ca_kern_name(kern), slow ? "avx512mixed" : "avx512bf16");
         kern = NULL;
     }
     static const char *const unknown[] = { "sse9", "", "AVX2", "avx51" };
@@ -383,8 +402,8 @@ static void cpu_text(void **state)
     ca_cpu_name(small, sizeof small);
     assert_true(strlen(small) < sizeof small && strncmp(small, text, strlen(small)) == 0);
     ca_cpu_flags(text, sizeof text);
-    ca_kern_report r[16];
-    (void)ca_kern_reports(NULL, r, 16);
+    ca_kern_report r[CA_KERN_REPORTS];
+    (void)ca_kern_reports(NULL, r, CA_KERN_REPORTS);
     static const char *const needed[] = { "amx_bf16", "avx512_bf16", "avx512f", "avx512f", "avx2",
                                           "avx2",     "asimd bf16",  "asimd",   "asimd" };
     for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) assert_int_equal(strstr(text, needed[i]) != NULL, r[i].usable);

@@ -61,7 +61,7 @@ static size_t attn_scratch_bytes(uint32_t head_dim, uint32_t page_tokens)
     return n * head_dim * sizeof(v_elt) + n * p_stride * sizeof(v_elt) + n * head_dim * 4 + n * VW * 4 + 2 * n * 4 + wide * 4;
 }
 
-static attn_scratch attn_scratch_cut(void *mem, uint32_t head_dim, uint32_t page_tokens)
+static attn_scratch attn_scratch_cut(void *mem, uint32_t head_dim, uint32_t page_tokens, uint32_t n_tiles)
 {
     const size_t n = CA_ATTN_BLOCK;
     unsigned char *at = mem;
@@ -75,6 +75,7 @@ static attn_scratch attn_scratch_cut(void *mem, uint32_t head_dim, uint32_t page
     s.m = (float *)(void *)at, at += n * 4;
     s.pos = (int32_t *)(void *)at, at += n * 4;
     s.wide = (float *)(void *)at;
+    s.pairs = PAGE_WIDENS && n_tiles == 1;
     return s;
 }
 
@@ -357,9 +358,8 @@ static void attn_write(const ca_attn_job *job, const attn_scratch *s)
 
 static void attn(const ca_attn_job *job)
 {
-    attn_scratch s = attn_scratch_cut(job->scratch, job->head_dim, job->page_tokens);
     const uint32_t n_tiles = ca_ceil_div(job->count, V_TILE_MR);
-    s.pairs = PAGE_WIDENS && n_tiles == 1;
+    const attn_scratch s = attn_scratch_cut(job->scratch, job->head_dim, job->page_tokens, n_tiles);
     const uint32_t n = n_tiles * V_TILE_MR;
     attn_pack_q(job, &s, n_tiles);
     memset(s.o, 0, (size_t)n * job->head_dim * 4);

@@ -87,13 +87,14 @@ uint32_t ca_cpu_features(void)
 {
     uint32_t f = 0;
 #if defined(__x86_64__)
+    unsigned a = 0, b = 0, c = 0, d = 0;
     __builtin_cpu_init(); /* checks that the system saves the registers, too */
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) f |= CA_CPU_AVX2_FMA;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C))
+        f |= CA_CPU_AVX2_FMA;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl")) {
         f |= CA_CPU_AVX512;
         if (__builtin_cpu_supports("avx512vnni")) f |= CA_CPU_AVX512_VNNI;
-        unsigned a = 0, b = 0, c = 0, d = 0;
         if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1U << 5)))
             f |= CA_CPU_AVX512_BF16 | (slow_bf16() ? CA_CPU_SLOW_BF16 : 0U);
         f |= tile_features();

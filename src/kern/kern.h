@@ -11,11 +11,12 @@
 #include <compactattn/cpu.h>
 
 #include "base/arith.h"
+#include "kern/coded.h"
 
 /* CPU feature bits (kern.c fills them from cpuid or the auxiliary vector, OS support included). */
 enum {
-    CA_CPU_AVX2_FMA = 1 << 0,
-    CA_CPU_AVX512 = 1 << 1, /* F, BW, DQ, VL */
+    CA_CPU_AVX2_FMA = 1 << 0, /* and F16C */
+    CA_CPU_AVX512 = 1 << 1,   /* F, BW, DQ, VL */
     CA_CPU_AVX512_BF16 = 1 << 2,
     CA_CPU_NEON = 1 << 3,
     CA_CPU_NEON_BF16 = 1 << 4,
@@ -151,6 +152,8 @@ struct ca_kern {
     /* A row of the set's type as integers, in groups with scales and offsets (int8.h); out has n rounded up to 4, padded with zeros.
      * A group without a magnitude above 2^-100 gets scale 0; one with an infinity or a NaN gets NaN. */
     void (*quantize)(const void *x, uint32_t n, int8_t *out, float *scales, int32_t *offsets);
+    /* Rows by a panel of weights in codes (coded.h); NULL where the set's type is bf16. */
+    void (*coded)(const ca_coded_job *job);
     /* float -> the set's type. */
     void (*convert)(const float *x, size_t n, void *out);
 

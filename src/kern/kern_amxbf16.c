@@ -11,4 +11,5 @@
 #define KERN_SYMBOL ca_kern_amxbf16
 #define KERN_NAME "amxbf16"
 #define KERN_FLAGS (CA_CPU_AVX512 | CA_CPU_AVX512_BF16 | CA_CPU_AMX_BF16)
+#define KERN_CODED NULL
 #include "kern/kern_set.h"

@@ -11,4 +11,5 @@
 #define KERN_SYMBOL ca_kern_neonbf16
 #define KERN_NAME "neonbf16"
 #define KERN_FLAGS (CA_CPU_NEON | CA_CPU_NEON_BF16)
+#define KERN_CODED NULL
 #include "kern/kern_set.h"

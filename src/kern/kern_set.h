@@ -27,6 +27,7 @@ const ca_kern KERN_SYMBOL = {
     .swiglu = swiglu,
     .geglu = geglu,
     .quantize = quantize,
+    .coded = KERN_CODED,
     .convert = convert,
     .peak = peak,
 };

@@ -69,6 +69,28 @@ V_INLINE bool v_any_gt(vf a, float b)
     return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_GT_OQ) != 0;
 }
 
+/* VW bytes as floats; the low and the high four bits of VW bytes as floats. */
+V_INLINE vf v_bytes(const uint8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+V_INLINE void v_nibbles(const uint8_t *p, vf *low, vf *high)
+{
+    const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    *low = _mm512_cvtepi32_ps(_mm512_and_si512(bytes, _mm512_set1_epi32(15)));
+    *high = _mm512_cvtepi32_ps(_mm512_srli_epi32(bytes, 4));
+}
+
+/* VW numbers of 16 bits as floats. */
+V_INLINE vf v_bf16(const uint8_t *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p)), 16));
+}
+V_INLINE vf v_f16(const uint8_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+
 /* The first and the second bf16 of every unit as floats: bf16 is the upper half of a float. */
 V_INLINE vf v_low(vf units)
 {

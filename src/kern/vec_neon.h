@@ -80,6 +80,36 @@ V_INLINE float v_hadd(vf a)
     return vaddvq_f32(vaddq_f32(a.lo, a.hi));
 }
 
+/* VW bytes as floats; the low and the high four bits of VW bytes as floats. */
+V_INLINE vf v_of_bytes(uint8x8_t bytes)
+{
+    const uint16x8_t wide = vmovl_u8(bytes);
+    return (vf){ vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(wide))) };
+}
+V_INLINE vf v_bytes(const uint8_t *p)
+{
+    return v_of_bytes(vld1_u8(p));
+}
+V_INLINE void v_nibbles(const uint8_t *p, vf *low, vf *high)
+{
+    const uint8x8_t bytes = vld1_u8(p);
+    *low = v_of_bytes(vand_u8(bytes, vdup_n_u8(15)));
+    *high = v_of_bytes(vshr_n_u8(bytes, 4));
+}
+
+/* VW numbers of 16 bits as floats. */
+V_INLINE vf v_bf16(const uint8_t *p)
+{
+    const uint16x8_t v = vreinterpretq_u16_u8(vld1q_u8(p));
+    return (vf){ vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(v), 16)),
+                 vreinterpretq_f32_u32(vshll_n_u16(vget_high_u16(v), 16)) };
+}
+V_INLINE vf v_f16(const uint8_t *p)
+{
+    const float16x8_t v = vreinterpretq_f16_u8(vld1q_u8(p));
+    return (vf){ vcvt_f32_f16(vget_low_f16(v)), vcvt_f32_f16(vget_high_f16(v)) };
+}
+
 /* The first and the second bf16 of every unit as floats: bf16 is the upper half of a float. */
 V_INLINE vf v_low(vf units)
 {

@@ -35,55 +35,53 @@ static inline float half(const uint8_t p[2])
     return half_bits((uint32_t)(p[0] | p[1] << 8));
 }
 
-static void dequant_f32(const void *blocks, size_t n_blocks, float *out)
+static void floats_f32(const void *blocks, size_t n_blocks, float *out)
 {
     memcpy(out, blocks, n_blocks * sizeof *out);
 }
 
-static void dequant_f16(const void *blocks, size_t n_blocks, float *restrict out)
+static void floats_f16(const void *blocks, size_t n_blocks, float *restrict out)
 {
     const uint8_t *restrict b = blocks;
     for (size_t i = 0; i < n_blocks; i++) out[i] = half(b + 2 * i);
 }
 
-static void dequant_bf16(const void *blocks, size_t n_blocks, float *restrict out)
+static void floats_bf16(const void *blocks, size_t n_blocks, float *restrict out)
 {
     const uint8_t *restrict b = blocks;
     for (size_t i = 0; i < n_blocks; i++) out[i] = ca_bf16_to_f32((uint16_t)(b[2 * i] | b[2 * i + 1] << 8));
 }
 
 /* Blocks of 32: the low nibbles are elements 0..15, the high ones 16..31. */
+static inline void nibbles(const uint8_t qs[16], uint8_t *restrict q)
+{
+    for (int j = 0; j < 16; j++) {
+        q[j] = qs[j] & 15;
+        q[j + 16] = qs[j] >> 4;
+    }
+}
 
 typedef struct q4_0 {
     uint8_t d[2], qs[16];
 } q4_0;
 
-static void dequant_q4_0(const void *blocks, size_t n_blocks, float *restrict out)
+static void codes_q4_0(const void *block, ca_block_codes *out)
 {
-    const q4_0 *restrict b = blocks;
-    for (size_t i = 0; i < n_blocks; i++, out += 32) {
-        const float d = half(b[i].d);
-        for (int j = 0; j < 16; j++) {
-            out[j] = (float)((b[i].qs[j] & 15) - 8) * d;
-            out[j + 16] = (float)((b[i].qs[j] >> 4) - 8) * d;
-        }
-    }
+    const q4_0 *b = block;
+    out->scale[0] = half(b->d);
+    nibbles(b->qs, out->q);
 }
 
 typedef struct q4_1 {
     uint8_t d[2], m[2], qs[16];
 } q4_1;
 
-static void dequant_q4_1(const void *blocks, size_t n_blocks, float *restrict out)
+static void codes_q4_1(const void *block, ca_block_codes *out)
 {
-    const q4_1 *restrict b = blocks;
-    for (size_t i = 0; i < n_blocks; i++, out += 32) {
-        const float d = half(b[i].d), m = half(b[i].m);
-        for (int j = 0; j < 16; j++) {
-            out[j] = (float)(b[i].qs[j] & 15) * d + m;
-            out[j + 16] = (float)(b[i].qs[j] >> 4) * d + m;
-        }
-    }
+    const q4_1 *b = block;
+    out->scale[0] = half(b->d);
+    out->offset[0] = half(b->m);
+    nibbles(b->qs, out->q);
 }
 
 /* Bit j of qh is the fifth bit of element j. */
@@ -95,84 +93,61 @@ typedef struct q5_1 {
     uint8_t d[2], m[2], qh[4], qs[16];
 } q5_1;
 
-static inline void five_bits(const uint8_t qh[4], const uint8_t qs[16], int out[32])
+static inline void five_bits(const uint8_t qh[4], const uint8_t qs[16], uint8_t *restrict q)
 {
-    uint32_t high;
-    memcpy(&high, qh, 4);
-    for (int j = 0; j < 16; j++) {
-        out[j] = (int)((uint32_t)(qs[j] & 15) | (high >> j & 1) << 4);
-        out[j + 16] = (int)((uint32_t)(qs[j] >> 4) | (high >> (j + 16) & 1) << 4);
-    }
+    nibbles(qs, q);
+    for (int j = 0; j < 32; j++) q[j] = (uint8_t)(q[j] | (qh[j / 8] >> j % 8 & 1) << 4);
 }
 
-static void dequant_q5_0(const void *blocks, size_t n_blocks, float *restrict out)
+static void codes_q5_0(const void *block, ca_block_codes *out)
 {
-    const q5_0 *restrict b = blocks;
-    for (size_t i = 0; i < n_blocks; i++, out += 32) {
-        const float d = half(b[i].d);
-        int q[32];
-        five_bits(b[i].qh, b[i].qs, q);
-        for (int j = 0; j < 32; j++) out[j] = (float)(q[j] - 16) * d;
-    }
+    const q5_0 *b = block;
+    out->scale[0] = half(b->d);
+    five_bits(b->qh, b->qs, out->q);
 }
 
-static void dequant_q5_1(const void *blocks, size_t n_blocks, float *restrict out)
+static void codes_q5_1(const void *block, ca_block_codes *out)
 {
-    const q5_1 *restrict b = blocks;
-    for (size_t i = 0; i < n_blocks; i++, out += 32) {
-        const float d = half(b[i].d), m = half(b[i].m);
-        int q[32];
-        five_bits(b[i].qh, b[i].qs, q);
-        for (int j = 0; j < 32; j++) out[j] = (float)q[j] * d + m;
-    }
+    const q5_1 *b = block;
+    out->scale[0] = half(b->d);
+    out->offset[0] = half(b->m);
+    five_bits(b->qh, b->qs, out->q);
 }
 
 typedef struct q8_0 {
-    uint8_t d[2];
-    int8_t qs[32];
+    uint8_t d[2], qs[32]; /* two's complement */
 } q8_0;
 
-static void dequant_q8_0(const void *blocks, size_t n_blocks, float *restrict out)
+static void codes_q8_0(const void *block, ca_block_codes *out)
 {
-    const q8_0 *restrict b = blocks;
-    for (size_t i = 0; i < n_blocks; i++, out += 32) {
-        const float d = half(b[i].d);
-        for (int j = 0; j < 32; j++) out[j] = (float)b[i].qs[j] * d;
-    }
+    const q8_0 *b = block;
+    out->scale[0] = half(b->d);
+    for (int j = 0; j < 32; j++) out->q[j] = b->qs[j] ^ 128;
 }
 
-static void dequant_iq4_nl(const void *blocks, size_t n_blocks, float *restrict out)
+static void codes_iq4_nl(const void *block, ca_block_codes *out)
 {
-    static const float value[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
-    const q4_0 *restrict b = blocks;
-    for (size_t i = 0; i < n_blocks; i++, out += 32) {
-        const float d = half(b[i].d);
-        for (int j = 0; j < 16; j++) {
-            out[j] = d * value[b[i].qs[j] & 15];
-            out[j + 16] = d * value[b[i].qs[j] >> 4];
-        }
-    }
+    static const uint8_t value[16] = { 1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241 }; /* + 128 */
+    const q4_0 *b = block;
+    out->scale[0] = half(b->d);
+    nibbles(b->qs, out->q);
+    for (int j = 0; j < 32; j++) out->q[j] = value[out->q[j]];
 }
 
 typedef struct mxfp4 {
     uint8_t e, qs[16];
 } mxfp4;
 
-/* 2^(e - 127) times the e2m1 value; the table holds twice that value, so the scale is 2^(e - 128), a subnormal for e < 2. Negative
- * zero is +0, as in ggml. */
-static void dequant_mxfp4(const void *blocks, size_t n_blocks, float *restrict out)
+/* 2^(e - 127) times the e2m1 value; the table holds twice that value + 12, so the scale is 2^(e - 128), a subnormal for e < 2.
+ * Negative zero is +0, as in ggml. */
+static void codes_mxfp4(const void *block, ca_block_codes *out)
 {
-    static const float twice[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
-    const mxfp4 *restrict b = blocks;
-    for (size_t i = 0; i < n_blocks; i++, out += 32) {
-        const uint32_t bits = b[i].e < 2 ? 0x00200000U << b[i].e : (uint32_t)(b[i].e - 1) << 23;
-        float d;
-        memcpy(&d, &bits, 4);
-        for (int j = 0; j < 16; j++) {
-            out[j] = twice[b[i].qs[j] & 15] * d;
-            out[j + 16] = twice[b[i].qs[j] >> 4] * d;
-        }
-    }
+    static const uint8_t twice[16] = { 12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0 };
+    const mxfp4 *b = block;
+    const uint32_t bits = b->e < 2 ? 0x00200000U << b->e : (uint32_t)(b->e - 1) << 23;
+    memcpy(&out->scale[0], &bits, 4);
+    nibbles(b->qs, out->q);
+    for (int j = 0; j < 32; j++) out->q[j] = twice[out->q[j]];
 }
 
 /* K formats: super-blocks of 256 elements whose sub-blocks of 16 or 32 have small integer scales of their own. */
@@ -183,17 +158,16 @@ typedef struct q2_k {
 
 /* Sub-block s of 16: low nibble of its byte scales, high nibble offsets. Byte l of a half's 32 holds elements l, l + 32, l + 64 and
  * l + 96 of that half, two bits each. */
-static void dequant_q2_k(const void *blocks, size_t n_blocks, float *restrict out)
+static void codes_q2_k(const void *block, ca_block_codes *out)
 {
-    const q2_k *restrict b = blocks;
-    for (size_t i = 0; i < n_blocks; i++) {
-        const float d = half(b[i].d), dmin = half(b[i].dmin);
-        for (int s = 0; s < 16; s++, out += 16) {
-            const float dl = d * (float)(b[i].scales[s] & 15), ml = dmin * (float)(b[i].scales[s] >> 4);
-            const uint8_t *q = b[i].qs + s / 8 * 32 + s % 2 * 16;
-            const int shift = s % 8 / 2 * 2;
-            for (int l = 0; l < 16; l++) out[l] = dl * (float)(q[l] >> shift & 3) - ml;
-        }
+    const q2_k *b = block;
+    const float d = half(b->d), dmin = half(b->dmin);
+    for (int s = 0; s < 16; s++) {
+        out->scale[s] = d * (float)(b->scales[s] & 15);
+        out->offset[s] = -(dmin * (float)(b->scales[s] >> 4));
+        const uint8_t *q = b->qs + s / 8 * 32 + s % 2 * 16;
+        const int shift = s % 8 / 2 * 2;
+        for (int l = 0; l < 16; l++) out->q[16 * s + l] = q[l] >> shift & 3;
     }
 }
 
@@ -201,20 +175,18 @@ typedef struct q3_k {
     uint8_t hmask[32], qs[64], scales[12], d[2];
 } q3_k;
 
-/* As Q2_K, with a third bit in hmask (clear = subtract 4; bit g of byte l belongs to element 32 g + l) and 6-bit signed scales:
- * four low bits in the nibbles of bytes 0..7, two high bits in bytes 8..11. */
-static void dequant_q3_k(const void *blocks, size_t n_blocks, float *restrict out)
+/* As Q2_K, with a third bit in hmask (bit g of byte l belongs to element 32 g + l) and 6-bit signed scales: four low bits in the
+ * nibbles of bytes 0..7, two high bits in bytes 8..11. */
+static void codes_q3_k(const void *block, ca_block_codes *out)
 {
-    const q3_k *restrict b = blocks;
-    for (size_t i = 0; i < n_blocks; i++) {
-        const float d = half(b[i].d);
-        for (int s = 0; s < 16; s++, out += 16) {
-            const int low = b[i].scales[s % 8] >> (s / 8 * 4) & 15, high = b[i].scales[8 + s % 4] >> (s / 4 * 2) & 3;
-            const float dl = d * (float)((low | high << 4) - 32);
-            const uint8_t *q = b[i].qs + s / 8 * 32 + s % 2 * 16, *h = b[i].hmask + s % 2 * 16;
-            const int shift = s % 8 / 2 * 2, bit = s / 2;
-            for (int l = 0; l < 16; l++) out[l] = dl * (float)((q[l] >> shift & 3) - (h[l] >> bit & 1 ? 0 : 4));
-        }
+    const q3_k *b = block;
+    const float d = half(b->d);
+    for (int s = 0; s < 16; s++) {
+        const int low = b->scales[s % 8] >> (s / 8 * 4) & 15, high = b->scales[8 + s % 4] >> (s / 4 * 2) & 3;
+        out->scale[s] = d * (float)((low | high << 4) - 32);
+        const uint8_t *q = b->qs + s / 8 * 32 + s % 2 * 16, *h = b->hmask + s % 2 * 16;
+        const int shift = s % 8 / 2 * 2, bit = s / 2;
+        for (int l = 0; l < 16; l++) out->q[16 * s + l] = (uint8_t)((q[l] >> shift & 3) | (h[l] >> bit & 1) << 2);
     }
 }
 
@@ -235,19 +207,18 @@ typedef struct q4_k {
 } q4_k;
 
 /* 32 bytes hold two sub-blocks: the low nibbles one, the high nibbles the next. */
-static void dequant_q4_k(const void *blocks, size_t n_blocks, float *restrict out)
+static void codes_q4_k(const void *block, ca_block_codes *out)
 {
-    const q4_k *restrict b = blocks;
-    for (size_t i = 0; i < n_blocks; i++) {
-        const float d = half(b[i].d), dmin = half(b[i].dmin);
-        for (int s = 0; s < 8; s++, out += 32) {
-            int scale, offset;
-            scale_and_offset(b[i].scales, s, &scale, &offset);
-            const float dl = d * (float)scale, ml = dmin * (float)offset;
-            const uint8_t *q = b[i].qs + s / 2 * 32;
-            const int shift = s % 2 * 4;
-            for (int l = 0; l < 32; l++) out[l] = dl * (float)(q[l] >> shift & 15) - ml;
-        }
+    const q4_k *b = block;
+    const float d = half(b->d), dmin = half(b->dmin);
+    for (int s = 0; s < 8; s++) {
+        int scale, offset;
+        scale_and_offset(b->scales, s, &scale, &offset);
+        out->scale[s] = d * (float)scale;
+        out->offset[s] = -(dmin * (float)offset);
+        const uint8_t *q = b->qs + s / 2 * 32;
+        const int shift = s % 2 * 4;
+        for (int l = 0; l < 32; l++) out->q[32 * s + l] = q[l] >> shift & 15;
     }
 }
 
@@ -256,19 +227,18 @@ typedef struct q5_k {
 } q5_k;
 
 /* As Q4_K; bit s of qh[l] is the fifth bit of element l of sub-block s. */
-static void dequant_q5_k(const void *blocks, size_t n_blocks, float *restrict out)
+static void codes_q5_k(const void *block, ca_block_codes *out)
 {
-    const q5_k *restrict b = blocks;
-    for (size_t i = 0; i < n_blocks; i++) {
-        const float d = half(b[i].d), dmin = half(b[i].dmin);
-        for (int s = 0; s < 8; s++, out += 32) {
-            int scale, offset;
-            scale_and_offset(b[i].scales, s, &scale, &offset);
-            const float dl = d * (float)scale, ml = dmin * (float)offset;
-            const uint8_t *q = b[i].qs + s / 2 * 32, *h = b[i].qh;
-            const int shift = s % 2 * 4;
-            for (int l = 0; l < 32; l++) out[l] = dl * (float)((q[l] >> shift & 15) | (h[l] >> s & 1) << 4) - ml;
-        }
+    const q5_k *b = block;
+    const float d = half(b->d), dmin = half(b->dmin);
+    for (int s = 0; s < 8; s++) {
+        int scale, offset;
+        scale_and_offset(b->scales, s, &scale, &offset);
+        out->scale[s] = d * (float)scale;
+        out->offset[s] = -(dmin * (float)offset);
+        const uint8_t *q = b->qs + s / 2 * 32, *h = b->qh;
+        const int shift = s % 2 * 4;
+        for (int l = 0; l < 32; l++) out->q[32 * s + l] = (uint8_t)((q[l] >> shift & 15) | (h[l] >> s & 1) << 4);
     }
 }
 
@@ -280,37 +250,57 @@ typedef struct q6_k {
 
 /* Sub-block s of 16 with a signed 8-bit scale. A half of 128 has 64 bytes of low nibbles (elements 0..63 low, 64..127 high) and 32
  * bytes of two high bits (elements l, l + 32, l + 64, l + 96). */
-static void dequant_q6_k(const void *blocks, size_t n_blocks, float *restrict out)
+static void codes_q6_k(const void *block, ca_block_codes *out)
 {
-    const q6_k *restrict b = blocks;
-    for (size_t i = 0; i < n_blocks; i++) {
-        const float d = half(b[i].d);
-        for (int s = 0; s < 16; s++, out += 16) {
-            const float dl = d * (float)b[i].scales[s];
-            const uint8_t *q = b[i].ql + s / 8 * 64 + s % 4 * 16, *h = b[i].qh + s / 8 * 32 + s % 2 * 16;
-            const int shift = s % 8 / 4 * 4, high = s % 8 / 2 * 2;
-            for (int l = 0; l < 16; l++) out[l] = dl * (float)(((q[l] >> shift & 15) | (h[l] >> high & 3) << 4) - 32);
-        }
+    const q6_k *b = block;
+    const float d = half(b->d);
+    for (int s = 0; s < 16; s++) {
+        out->scale[s] = d * (float)b->scales[s];
+        const uint8_t *q = b->ql + s / 8 * 64 + s % 4 * 16, *h = b->qh + s / 8 * 32 + s % 2 * 16;
+        const int shift = s % 8 / 4 * 4, high = s % 8 / 2 * 2;
+        for (int l = 0; l < 16; l++) out->q[16 * s + l] = (uint8_t)((q[l] >> shift & 15) | (h[l] >> high & 3) << 4);
     }
 }
 
 static const ca_block_format formats[] = {
-    { CA_BLOCK_F32, "F32", 1, 4, dequant_f32 },
-    { CA_BLOCK_F16, "F16", 1, 2, dequant_f16 },
-    { CA_BLOCK_Q4_0, "Q4_0", 32, sizeof(q4_0), dequant_q4_0 },
-    { CA_BLOCK_Q4_1, "Q4_1", 32, sizeof(q4_1), dequant_q4_1 },
-    { CA_BLOCK_Q5_0, "Q5_0", 32, sizeof(q5_0), dequant_q5_0 },
-    { CA_BLOCK_Q5_1, "Q5_1", 32, sizeof(q5_1), dequant_q5_1 },
-    { CA_BLOCK_Q8_0, "Q8_0", 32, sizeof(q8_0), dequant_q8_0 },
-    { CA_BLOCK_Q2_K, "Q2_K", 256, sizeof(q2_k), dequant_q2_k },
-    { CA_BLOCK_Q3_K, "Q3_K", 256, sizeof(q3_k), dequant_q3_k },
-    { CA_BLOCK_Q4_K, "Q4_K", 256, sizeof(q4_k), dequant_q4_k },
-    { CA_BLOCK_Q5_K, "Q5_K", 256, sizeof(q5_k), dequant_q5_k },
-    { CA_BLOCK_Q6_K, "Q6_K", 256, sizeof(q6_k), dequant_q6_k },
-    { CA_BLOCK_IQ4_NL, "IQ4_NL", 32, sizeof(q4_0), dequant_iq4_nl },
-    { CA_BLOCK_BF16, "BF16", 1, 2, dequant_bf16 },
-    { CA_BLOCK_MXFP4, "MXFP4", 32, sizeof(mxfp4), dequant_mxfp4 },
+    { CA_BLOCK_F32, "F32", 1, 4, .floats = floats_f32 },
+    { CA_BLOCK_F16, "F16", 1, 2, .floats = floats_f16 },
+    { CA_BLOCK_BF16, "BF16", 1, 2, .floats = floats_bf16 },
+    { CA_BLOCK_Q4_0, "Q4_0", 32, sizeof(q4_0), .code_bits = 4, .group = 32, .zero = 8, .codes = codes_q4_0 },
+    { CA_BLOCK_Q4_1, "Q4_1", 32, sizeof(q4_1), .code_bits = 4, .group = 32, .has_offsets = true, .codes = codes_q4_1 },
+    { CA_BLOCK_Q5_0, "Q5_0", 32, sizeof(q5_0), .code_bits = 5, .group = 32, .zero = 16, .codes = codes_q5_0 },
+    { CA_BLOCK_Q5_1, "Q5_1", 32, sizeof(q5_1), .code_bits = 5, .group = 32, .has_offsets = true, .codes = codes_q5_1 },
+    { CA_BLOCK_Q8_0, "Q8_0", 32, sizeof(q8_0), .code_bits = 8, .group = 32, .zero = 128, .codes = codes_q8_0 },
+    { CA_BLOCK_Q2_K, "Q2_K", 256, sizeof(q2_k), .code_bits = 2, .group = 16, .has_offsets = true, .codes = codes_q2_k },
+    { CA_BLOCK_Q3_K, "Q3_K", 256, sizeof(q3_k), .code_bits = 3, .group = 16, .zero = 4, .codes = codes_q3_k },
+    { CA_BLOCK_Q4_K, "Q4_K", 256, sizeof(q4_k), .code_bits = 4, .group = 32, .has_offsets = true, .codes = codes_q4_k },
+    { CA_BLOCK_Q5_K, "Q5_K", 256, sizeof(q5_k), .code_bits = 5, .group = 32, .has_offsets = true, .codes = codes_q5_k },
+    { CA_BLOCK_Q6_K, "Q6_K", 256, sizeof(q6_k), .code_bits = 6, .group = 16, .zero = 32, .codes = codes_q6_k },
+    { CA_BLOCK_IQ4_NL, "IQ4_NL", 32, sizeof(q4_0), .code_bits = 8, .group = 32, .zero = 128, .codes = codes_iq4_nl },
+    { CA_BLOCK_MXFP4, "MXFP4", 32, sizeof(mxfp4), .code_bits = 5, .group = 32, .zero = 12, .codes = codes_mxfp4 },
 };
+
+void ca_block_floats(const ca_block_format *format, const void *blocks, size_t n_blocks, float *restrict out)
+{
+    if (format->floats) {
+        format->floats(blocks, n_blocks, out);
+        return;
+    }
+    const uint8_t *b = blocks;
+    for (size_t i = 0; i < n_blocks; i++, b += format->n_bytes) {
+        ca_block_codes codes;
+        format->codes(b, &codes);
+        for (uint32_t first = 0; first < format->n_elems; first += format->group, out += format->group) {
+            const float scale = codes.scale[first / format->group];
+            const float offset = format->has_offsets ? codes.offset[first / format->group] : 0.0F;
+            const uint8_t *q = codes.q + first;
+            if (format->has_offsets)
+                for (uint32_t j = 0; j < format->group; j++) out[j] = (float)q[j] * scale + offset;
+            else
+                for (uint32_t j = 0; j < format->group; j++) out[j] = (float)(q[j] - format->zero) * scale;
+        }
+    }
+}
 
 const ca_block_format *ca_block_format_of(uint32_t type)
 {

@@ -1,4 +1,4 @@
-/* Block formats of GGUF tensors -> float. One table; bit-equal to ggml's own dequantisation. */
+/* Block formats of GGUF tensors -> float, or codes with scales. One table; bit-equal to ggml's own dequantisation. */
 #ifndef CA_LOAD_QUANT_H
 #define CA_LOAD_QUANT_H
 
@@ -23,13 +23,26 @@ typedef enum ca_block_type {
     CA_BLOCK_MXFP4 = 39
 } ca_block_type;
 
+/* A block taken apart: element j of group g is (q - zero) * scale[g], or q * scale[g] + offset[g] where the format has offsets. */
+typedef struct ca_block_codes {
+    uint8_t q[256];
+    float scale[16], offset[16];
+} ca_block_codes;
+
 typedef struct ca_block_format {
     ca_block_type type;
-    const char *name; /* "Q4_1" */
-    uint32_t n_elems; /* elements per block */
-    uint32_t n_bytes; /* bytes per block */
-    void (*dequant)(const void *blocks, size_t n_blocks, float *out);
+    const char *name;                                                /* "Q4_1" */
+    uint32_t n_elems;                                                /* elements per block */
+    uint32_t n_bytes;                                                /* bytes per block */
+    void (*floats)(const void *blocks, size_t n_blocks, float *out); /* of plain numbers; the others have what follows */
+    uint32_t code_bits, group;                                       /* of a code; elements that share a scale: 16 or 32 */
+    int zero;
+    bool has_offsets;
+    void (*codes)(const void *block, ca_block_codes *out); /* sets offset only where the format has them */
 } ca_block_format;
+
+/* out[n_blocks * n_elems]. */
+void ca_block_floats(const ca_block_format *format, const void *blocks, size_t n_blocks, float *out);
 
 /* NULL for a type that has no reader in this build. */
 const ca_block_format *ca_block_format_of(uint32_t type);

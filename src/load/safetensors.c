@@ -294,7 +294,7 @@ ca_status ca_safetensors_f32(const ca_safetensors *st, const ca_st_tensor *tenso
     if (first > tensor->n_elems || n > tensor->n_elems - first)
         return ca_fail(CA_E_ARG, "%s: tensor '%.100s': elements %zu to %zu of %zu", st->path, tensor->name, first, first + n,
                        tensor->n_elems);
-    tensor->format->dequant((const uint8_t *)tensor->data + first * tensor->format->n_bytes, n, out);
+    ca_block_floats(tensor->format, (const uint8_t *)tensor->data + first * tensor->format->n_bytes, n, out);
     return CA_OK;
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/arith.h"
+#include "model/gemm_coded.h"
 #include "model/gemm_int8.h"
 
 enum {
@@ -25,7 +26,8 @@ struct ca_gemm_engine {
 struct ca_gemm_weight {
     uint32_t k, n;
     size_t bytes;
-    ca_int8_weight int8; /* with panels: this is the weight, and the rest is empty */
+    ca_int8_weight int8;   /* with panels: this is the weight, and the rest is empty */
+    ca_coded_weight coded; /* as well */
     dnnl_memory_desc_t md;
     dnnl_memory_t memory;
     void *data;
@@ -168,20 +170,25 @@ done:
     return st;
 }
 
-ca_status ca_gemm_packed_bytes(const ca_gemm_engine *engine, bool int8, uint32_t k, uint32_t n, size_t *out)
+ca_status ca_gemm_packed_bytes(const ca_gemm_engine *engine, bool int8, uint32_t k, uint32_t n, const ca_gemm_source *source,
+                               size_t *out)
 {
     dnnl_memory_desc_t md;
-    *out = ca_int8_weight_bytes(k, n);
-    if (int8) return CA_OK;
-    CA_TRY(packed_md(engine, k, n, &md));
-    *out = dnnl_memory_desc_get_size(&md);
+    if (int8) {
+        *out = ca_int8_weight_bytes(k, n);
+    } else if (ca_coded_fits(engine->kern, k, n, source)) {
+        *out = ca_coded_weight_bytes(k, n, source);
+    } else {
+        CA_TRY(packed_md(engine, k, n, &md));
+        *out = dnnl_memory_desc_get_size(&md);
+    }
     return CA_OK;
 }
 
 /* Memory for a weight, which pack_panel fills. */
-static ca_status reserve_weight(const ca_gemm_engine *engine, bool int8, ca_gemm_weight *weight)
+static ca_status reserve_weight(const ca_gemm_engine *engine, bool int8, const ca_gemm_source *source, ca_gemm_weight *weight)
 {
-    CA_TRY(ca_gemm_packed_bytes(engine, int8, weight->k, weight->n, &weight->bytes));
+    CA_TRY(ca_gemm_packed_bytes(engine, int8, weight->k, weight->n, source, &weight->bytes));
     if (int8) return ca_int8_weight_create(weight->k, weight->n, &weight->int8);
     CA_TRY(packed_md(engine, weight->k, weight->n, &weight->md));
     CA_TRY(alloc_bytes(weight->bytes, "packed weights", &weight->data));
@@ -206,7 +213,13 @@ ca_status ca_gemm_pack(const ca_gemm_engine *engine, bool int8, uint32_t k, uint
     void *rows = NULL;
     dnnl_stream_t stream = NULL;
     ca_status st = CA_OK;
-    CA_TRY_GOTO(reserve_weight(engine, int8, weight), failed);
+    if (!int8 && ca_coded_fits(engine->kern, k, n, source)) {
+        CA_TRY_GOTO(ca_coded_weight_pack(k, n, source, &weight->coded), failed);
+        weight->bytes = weight->coded.bytes;
+        *out = weight;
+        return CA_OK;
+    }
+    CA_TRY_GOTO(reserve_weight(engine, int8, source, weight), failed);
     CA_TRY_GOTO(alloc_bytes(panel_bytes, "a packing panel", &rows), failed);
     CA_TRY_GOTO(check(dnnl_stream_create(&stream, engine->engine, dnnl_stream_default_flags), "a stream"), failed);
     for (uint32_t first = 0; first < n; first += ca_min_u32(panel, n - first)) {
@@ -230,6 +243,7 @@ void ca_gemm_weight_destroy(ca_gemm_weight *weight)
 {
     if (weight == NULL) return;
     ca_int8_weight_destroy(&weight->int8);
+    ca_coded_weight_destroy(&weight->coded);
     dnnl_memory_destroy(weight->memory);
     free(weight->data);
     free(weight);
@@ -358,11 +372,19 @@ static ca_status run_int8(ca_gemm_runner *runner, const ca_gemm_weight *weight, 
     return CA_OK;
 }
 
+static ca_status run_coded(ca_gemm_runner *runner, const ca_gemm_weight *weight, const void *a, uint32_t m, float *c,
+                           bool accumulate)
+{
+    ca_coded_weight_run(runner->engine->kern, &weight->coded, a, m, c, accumulate);
+    return CA_OK;
+}
+
 ca_status ca_gemm_run(ca_gemm_runner *runner, const ca_gemm_weight *weight, const void *a, uint32_t m, float *c, bool accumulate)
 {
     if (m == 0 || m > INT32_MAX) return ca_fail(CA_E_ARG, "matrix product: %u rows", m);
     const double start = omp_get_wtime();
-    CA_TRY((weight->int8.panels != NULL ? run_int8 : run_native)(runner, weight, a, m, c, accumulate));
+    const bool int8 = weight->int8.panels != NULL, coded = weight->coded.panels != NULL;
+    CA_TRY((int8 ? run_int8 : coded ? run_coded : run_native)(runner, weight, a, m, c, accumulate));
     runner->count.ms += (omp_get_wtime() - start) * 1e3;
     runner->count.flop += 2.0 * m * weight->k * weight->n;
     return CA_OK;

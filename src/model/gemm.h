@@ -1,4 +1,5 @@
-/* Matrix products of the model: C[m][n] (+)= A[m][k] * W, through oneDNN, or on integers (gemm_int8.h).
+/* Matrix products of the model: C[m][n] (+)= A[m][k] * W, through oneDNN, or on integers (gemm_int8.h), or with weights in the codes of
+ * their file (gemm_coded.h).
  *
  * A weight is packed once, in the blocked format oneDNN asks for. That format does not depend on m, so one packed copy serves
  * prefill (thousands of rows) and decode (one row). A is bf16 or f32, as the flow of the kernel set, and so is W, or W is int8; C is f32. */
@@ -15,10 +16,14 @@ typedef struct ca_gemm_runner ca_gemm_runner; /* compiled products and scratch; 
 ca_status ca_gemm_engine_create(const ca_kern *kern, ca_gemm_engine **out);
 void ca_gemm_engine_destroy(ca_gemm_engine *engine);
 
-/* Source of a weight while it is packed: rows [first, first + count) of W transposed, f32 [count][k]. */
+struct ca_block_format;
+
+/* Source of a weight while it is packed: rows [first, first + count) of W transposed, f32 [count][k]; and where it has them, the
+ * blocks of one row and their format. */
 typedef struct ca_gemm_source {
     const void *user;
     void (*rows)(const void *user, uint32_t first, uint32_t count, float *out);
+    const void *(*blocks)(const void *user, uint32_t row, const struct ca_block_format **format); /* NULL, or returns NULL: none */
 } ca_gemm_source;
 
 /* Packs W [k][n], whose columns the source gives as rows, in panels of about a megabyte. Uses the caller's OpenMP threads.
@@ -26,7 +31,8 @@ typedef struct ca_gemm_source {
 ca_status ca_gemm_pack(const ca_gemm_engine *engine, bool int8, uint32_t k, uint32_t n, const ca_gemm_source *source,
                        ca_gemm_weight **out);
 /* Bytes that a packed W [k][n] takes, without packing one. */
-ca_status ca_gemm_packed_bytes(const ca_gemm_engine *engine, bool int8, uint32_t k, uint32_t n, size_t *out);
+ca_status ca_gemm_packed_bytes(const ca_gemm_engine *engine, bool int8, uint32_t k, uint32_t n, const ca_gemm_source *source,
+                               size_t *out);
 void ca_gemm_weight_destroy(ca_gemm_weight *weight);
 size_t ca_gemm_weight_bytes(const ca_gemm_weight *weight);
 uint32_t ca_gemm_weight_n(const ca_gemm_weight *weight);

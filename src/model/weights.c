@@ -22,7 +22,8 @@ void ca_tensor_rows(const ca_tensor *tensor, uint32_t first, uint32_t count, flo
     const size_t n_blocks = (size_t)tensor->dims[0] / format->n_elems;
     const unsigned char *data = tensor->data;
     for (uint32_t r = 0; r < count; r++)
-        format->dequant(data + (size_t)(first + r) * n_blocks * format->n_bytes, n_blocks, out + r * (size_t)tensor->dims[0]);
+        ca_block_floats(format, data + (size_t)(first + r) * n_blocks * format->n_bytes, n_blocks,
+                        out + r * (size_t)tensor->dims[0]);
 }
 
 /* ---- names ---- */
@@ -196,16 +197,32 @@ static uint32_t stored_row(uint32_t r, uint32_t head_dim)
     return r - d + 2 * (d % half) + d / half;
 }
 
+/* The part that has a row of the weight, and which of its tensor it is. */
+static const weight_part *part_of(const weight_parts *p, uint32_t row, uint32_t *stored)
+{
+    const weight_part *part = p->part;
+    while (row >= part->rows) row -= part++->rows;
+    *stored = part->first + stored_row(row, part->interleaved);
+    return part;
+}
+
 static void give_rows(const void *user, uint32_t first, uint32_t count, float *out)
 {
-    const weight_parts *p = user;
 #pragma omp parallel for schedule(static)
     for (uint32_t i = 0; i < count; i++) {
-        const weight_part *part = p->part;
-        uint32_t row = first + i;
-        while (row >= part->rows) row -= part++->rows;
-        ca_tensor_rows(&part->tensor, part->first + stored_row(row, part->interleaved), 1, out + i * (size_t)part->tensor.dims[0]);
+        uint32_t row = 0;
+        const weight_part *part = part_of(user, first + i, &row);
+        ca_tensor_rows(&part->tensor, row, 1, out + i * (size_t)part->tensor.dims[0]);
     }
+}
+
+static const void *give_blocks(const void *user, uint32_t row, const ca_block_format **format)
+{
+    uint32_t stored = 0;
+    const ca_tensor *tensor = &part_of(user, row, &stored)->tensor;
+    if (tensor->data == NULL) return NULL;
+    *format = ca_block_format_of(tensor->type);
+    return (const unsigned char *)tensor->data + (size_t)stored * (tensor->dims[0] / (*format)->n_elems * (*format)->n_bytes);
 }
 
 /* The rows are packed: their bytes in the file are not needed again (but for embeddings, which come back by themselves). */
@@ -235,12 +252,12 @@ static ca_status load_matrix(loader *l, uint32_t k, weight_parts p, ca_gemm_weig
         CA_TRY(find_tensor(l, part->id, "weight", stacked ? 3 : 2, dims, &part->tensor));
         part->first = stacked ? part->id.expert * part->rows : 0;
     }
+    const ca_gemm_source source = { &p, give_rows, give_blocks };
     if (!l->packs) {
-        CA_TRY(ca_gemm_packed_bytes(l->model->engine, int8, k, p.n_rows, &bytes));
+        CA_TRY(ca_gemm_packed_bytes(l->model->engine, int8, k, p.n_rows, &source, &bytes));
         l->bytes += bytes;
         return CA_OK;
     }
-    const ca_gemm_source source = { &p, give_rows };
     CA_TRY(ca_gemm_pack(l->model->engine, int8, k, p.n_rows, &source, out));
     for (uint32_t i = 0; i < p.n_parts; i++) release_rows(&p.part[i]);
     return CA_OK;

@@ -46,8 +46,8 @@ static void use_tensor(const ca_gguf *g, const ca_tensor *t)
     const size_t blocks = (size_t)t->dims[0] / format->n_elems;
     float *row = malloc((size_t)t->dims[0] * sizeof *row);
     if (!row) return;
-    format->dequant(t->data, blocks, row);
-    format->dequant((const uint8_t *)t->data + t->bytes - blocks * format->n_bytes, blocks, row);
+    ca_block_floats(format, t->data, blocks, row);
+    ca_block_floats(format, (const uint8_t *)t->data + t->bytes - blocks * format->n_bytes, blocks, row);
     free(row);
 }
 

@@ -93,7 +93,7 @@ static void run_case(const ca_gemm_engine *engine, ca_dtype type, const struct g
     ca_gemm_weight *weight = NULL;
     ca_gemm_runner *runner = NULL;
     const matrix rows = { w, c->k };
-    const ca_gemm_source source = { &rows, give_rows };
+    const ca_gemm_source source = { &rows, give_rows, NULL };
     assert_int_equal(ca_gemm_pack(engine, false, c->k, c->n, &source, &weight), CA_OK);
     assert_int_equal(ca_gemm_runner_create(engine, &runner), CA_OK);
     assert_true(ca_gemm_weight_bytes(weight) >= w_len * (type == CA_BF16 ? 2 : 4));
@@ -166,7 +166,7 @@ static void test_int8(void **state)
     for (size_t i = 0; i < M * K; i++) a[i] = next_value(&seed);
     const ca_kern *kern = kern_of("scalar");
     const matrix rows = { w, K };
-    const ca_gemm_source source = { &rows, give_rows };
+    const ca_gemm_source source = { &rows, give_rows, NULL };
     ca_gemm_engine *engine = NULL;
     ca_gemm_weight *weight = NULL;
     ca_gemm_runner *runner = NULL;
@@ -174,7 +174,7 @@ static void test_int8(void **state)
     size_t bytes = 0;
     assert_int_equal(ca_gemm_engine_create(kern, &engine), CA_OK);
     assert_int_equal(ca_gemm_pack(engine, true, K, N, &source, &weight), CA_OK);
-    assert_int_equal(ca_gemm_packed_bytes(engine, true, K, N, &bytes), CA_OK);
+    assert_int_equal(ca_gemm_packed_bytes(engine, true, K, N, &source, &bytes), CA_OK);
     assert_int_equal(ca_gemm_weight_bytes(weight), bytes);
     assert_int_equal(ca_gemm_weight_n(weight), N);
     assert_int_equal(ca_gemm_runner_create(engine, &runner), CA_OK);
@@ -210,7 +210,7 @@ static void test_many_plans(void **state)
     ca_gemm_weight *weight = NULL;
     ca_gemm_runner *runner = NULL;
     const matrix rows = { w, K };
-    const ca_gemm_source source = { &rows, give_rows };
+    const ca_gemm_source source = { &rows, give_rows, NULL };
     assert_int_equal(ca_gemm_engine_create(kern_of("scalar"), &engine), CA_OK);
     assert_int_equal(ca_gemm_pack(engine, false, K, N, &source, &weight), CA_OK);
     assert_int_equal(ca_gemm_runner_create(engine, &runner), CA_OK);
@@ -239,7 +239,7 @@ static void test_refuses(void **state)
     const float value = 2.0F;
     float out = 0.0F;
     const matrix rows = { &value, 1 };
-    const ca_gemm_source source = { &rows, give_rows };
+    const ca_gemm_source source = { &rows, give_rows, NULL };
     assert_int_equal(ca_gemm_engine_create(kern_of("scalar"), &engine), CA_OK);
     assert_int_equal(ca_gemm_pack(engine, false, 0, 4, &source, &weight), CA_E_ARG);
     assert_null(weight);

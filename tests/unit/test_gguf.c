@@ -387,7 +387,7 @@ static void use_everything(const ca_gguf *g)
         const size_t n = t->bytes / format->n_bytes;
         float *out = malloc(n * format->n_elems * sizeof *out);
         assert_non_null(out);
-        format->dequant(t->data, n, out);
+        ca_block_floats(format, t->data, n, out);
         free(out);
     }
 }
@@ -841,9 +841,9 @@ static void test_real_model(void **state)
         assert_string_equal(format->name, rows[i].type);
         if (rows[i].offset) assert_int_equal(t->offset, rows[i].offset);
         const size_t blocks = rows[i].dims[0] / format->n_elems;
-        format->dequant(t->data, blocks, row);
+        ca_block_floats(format, t->data, blocks, row);
         assert_memory_equal(row, rows[i].first, sizeof rows[i].first);
-        format->dequant((const uint8_t *)t->data + t->bytes - blocks * format->n_bytes, blocks, row);
+        ca_block_floats(format, (const uint8_t *)t->data + t->bytes - blocks * format->n_bytes, blocks, row);
         assert_memory_equal(row + rows[i].dims[0] - 3, rows[i].last, sizeof rows[i].last);
     }
     ca_gguf_close(g);

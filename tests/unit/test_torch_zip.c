@@ -38,7 +38,7 @@ static float *read_floats(ca_torch *torch, size_t i)
     float *out = malloc((size_t)t->n_elems * sizeof *out + 1);
     assert_true(raw && out);
     if (ca_torch_read(torch, i, raw) != CA_OK) fail_msg("%s", ca_last_error());
-    format->dequant(raw, (size_t)t->n_elems, out);
+    ca_block_floats(format, raw, (size_t)t->n_elems, out);
     free(raw);
     return out;
 }

@@ -1,0 +1,202 @@
+/* Products with weights in codes (coded.h), for every vector ISA whose products are of floats. A few rows: codes become floats in
+ * registers. More: a part of the panel becomes floats in L1, and all rows pass by in register tiles. Both do the same operations on a
+ * row in the same order. */
+#ifndef CA_KERN_CODED_BODY_H
+#define CA_KERN_CODED_BODY_H
+
+#include <string.h>
+
+#include "kern/coded.h"
+#include "kern/kern.h"
+
+enum {
+    CODED_WIDTH = V_TILE_NV * VW,     /* columns of a tile */
+    CODED_DEPTH = 8192 / CODED_WIDTH, /* inner indices of a part at most: 32 KB of floats */
+    CODED_FEW = 4,                    /* rows whose sums leave registers for the floats */
+    CODED_AHEAD = 2048                /* bytes that a few rows ask for ahead of their products */
+};
+
+/* What a group of CODED_WIDTH columns from `column` on has: scales, and offsets. */
+V_INLINE void coded_group(const ca_coded_panel *p, uint32_t g, uint32_t column, vf *scale, vf *offset)
+{
+    const float *at = p->scales + (size_t)g * (p->has_offsets ? 2 : 1) * CA_CODED_PANEL + column;
+    V_UNROLL
+    for (int j = 0; j < V_TILE_NV; j++) {
+        scale[j] = v_load(at + j * VW);
+        offset[j] = p->has_offsets ? v_load(at + CA_CODED_PANEL + j * VW) : v_mul(scale[j], v_set1(-p->zero));
+    }
+}
+
+/* Weights of inner indices i (even) and i + 1. */
+V_INLINE void coded_weights(const ca_code code, const uint8_t *codes, uint32_t i, uint32_t column, const vf *scale,
+                            const vf *offset, vf *even, vf *odd)
+{
+    const uint8_t *at = codes + ca_coded_bytes(code, i) + (size_t)column * (ca_code_is_integer(code) ? 1 : 2);
+    const uint8_t *next = at + ca_coded_bytes(code, 1);
+    V_UNROLL
+    for (int j = 0; j < V_TILE_NV; j++) {
+        switch (code) {
+        case CA_CODE_4: v_nibbles(at + j * VW, &even[j], &odd[j]); break;
+        case CA_CODE_8: even[j] = v_bytes(at + j * VW), odd[j] = v_bytes(next + j * VW); break;
+        case CA_CODE_BF16: even[j] = v_bf16(at + 2 * j * VW), odd[j] = v_bf16(next + 2 * j * VW); break;
+        default: even[j] = v_f16(at + 2 * j * VW), odd[j] = v_f16(next + 2 * j * VW); break;
+        }
+        if (!ca_code_is_integer(code)) continue;
+        even[j] = v_fma(even[j], scale[j], offset[j]);
+        odd[j] = v_fma(odd[j], scale[j], offset[j]);
+    }
+}
+
+/* The sums of a tile, from C or from nothing, and back; edge: a copy of CODED_WIDTH columns where C has fewer. */
+V_INLINE void coded_load(const int mr, vf (*acc)[V_TILE_NV], const float *c, size_t stride, bool add)
+{
+    V_UNROLL
+    for (int r = 0; r < mr; r++) {
+        V_UNROLL
+        for (int j = 0; j < V_TILE_NV; j++) acc[r][j] = add ? v_load(c + (size_t)r * stride + j * VW) : v_zero();
+    }
+}
+
+V_INLINE void coded_store(const int mr, vf (*acc)[V_TILE_NV], float *c, size_t stride)
+{
+    V_UNROLL
+    for (int r = 0; r < mr; r++) {
+        V_UNROLL
+        for (int j = 0; j < V_TILE_NV; j++) v_store(c + (size_t)r * stride + j * VW, acc[r][j]);
+    }
+}
+
+V_INLINE void coded_products(const int mr, vf (*acc)[V_TILE_NV], const float *a, size_t a_stride, const vf *w)
+{
+    V_UNROLL
+    for (int r = 0; r < mr; r++) {
+        const vf b = v_set1(a[(size_t)r * a_stride]);
+        V_UNROLL
+        for (int j = 0; j < V_TILE_NV; j++) acc[r][j] = v_fma(b, w[j], acc[r][j]);
+    }
+}
+
+/* mr rows by all inner indices of CODED_WIDTH columns. */
+V_INLINE void coded_few(const int mr, const ca_code code, const ca_coded_job *job, uint32_t column, float *c, size_t stride)
+{
+    const ca_coded_panel *p = job->panel;
+    vf acc[V_TILE_MR][V_TILE_NV];
+    coded_load(mr, acc, c, stride, job->accumulate);
+    for (uint32_t first = 0; first < job->k; first += p->group) {
+        vf scale[V_TILE_NV], offset[V_TILE_NV], even[V_TILE_NV], odd[V_TILE_NV];
+        if (ca_code_is_integer(code)) coded_group(p, first / p->group, column, scale, offset);
+        for (uint32_t i = first; i < first + p->group; i += 2) {
+            __builtin_prefetch(p->codes + ca_coded_bytes(code, i) + CODED_AHEAD, 0, 3);
+            coded_weights(code, p->codes, i, column, scale, offset, even, odd);
+            coded_products(mr, acc, job->a + i, job->k, even);
+            coded_products(mr, acc, job->a + i + 1, job->k, odd);
+        }
+    }
+    coded_store(mr, acc, c, stride);
+}
+
+/* Inner indices [first, first + depth) of CODED_WIDTH columns as floats. */
+V_INLINE void coded_widen(const ca_code code, const ca_coded_panel *p, uint32_t column, uint32_t first, uint32_t depth, float *wide)
+{
+    for (uint32_t at = 0; at < depth; at += p->group) {
+        vf scale[V_TILE_NV], offset[V_TILE_NV], even[V_TILE_NV], odd[V_TILE_NV];
+        if (ca_code_is_integer(code)) coded_group(p, (first + at) / p->group, column, scale, offset);
+        for (uint32_t i = at; i < at + p->group; i += 2) {
+            coded_weights(code, p->codes, first + i, column, scale, offset, even, odd);
+            V_UNROLL
+            for (int j = 0; j < V_TILE_NV; j++) {
+                v_store(wide + (size_t)i * CODED_WIDTH + j * VW, even[j]);
+                v_store(wide + (size_t)(i + 1) * CODED_WIDTH + j * VW, odd[j]);
+            }
+        }
+    }
+}
+
+/* mr rows by `depth` inner indices that are floats already. The lines that the next rows have are fetched meanwhile. */
+V_INLINE void coded_tile(const int mr, const float *a, size_t a_stride, const float *next, const float *wide, uint32_t depth,
+                         float *c, size_t stride, bool add)
+{
+    vf acc[V_TILE_MR][V_TILE_NV];
+    coded_load(mr, acc, c, stride, add);
+    for (uint32_t first = 0; first < depth; first += 16) {
+        V_UNROLL
+        for (int r = 0; r < mr; r++) __builtin_prefetch(next + (size_t)r * a_stride + first, 0, 3);
+        for (uint32_t i = first; i < first + 16; i++, wide += CODED_WIDTH) {
+            vf w[V_TILE_NV];
+            V_UNROLL
+            for (int j = 0; j < V_TILE_NV; j++) w[j] = v_load(wide + j * VW);
+            coded_products(mr, acc, a + i, a_stride, w);
+        }
+    }
+    coded_store(mr, acc, c, stride);
+}
+
+/* The codes as constants for the compiler. */
+#define CODED_CASES(code, CALL)                                                                                                    \
+    switch (code) {                                                                                                                \
+    case CA_CODE_4: CALL(CA_CODE_4); break;                                                                                        \
+    case CA_CODE_8: CALL(CA_CODE_8); break;                                                                                        \
+    case CA_CODE_BF16: CALL(CA_CODE_BF16); break;                                                                                  \
+    default: CALL(CA_CODE_F16); break;                                                                                             \
+    }
+
+static void coded_columns_few(const ca_coded_job *job, uint32_t column, float *c, size_t stride)
+{
+#define CALL_1(CODE) coded_few(1, CODE, job, column, c, stride)
+#define CALL_2(CODE) coded_few(2, CODE, job, column, c, stride)
+#define CALL_3(CODE) coded_few(3, CODE, job, column, c, stride)
+#define CALL_4(CODE) coded_few(CODED_FEW, CODE, job, column, c, stride)
+    switch (job->n_rows) {
+    case 1: CODED_CASES(job->panel->code, CALL_1) break;
+    case 2: CODED_CASES(job->panel->code, CALL_2) break;
+    case 3: CODED_CASES(job->panel->code, CALL_3) break;
+    default: CODED_CASES(job->panel->code, CALL_4) break;
+    }
+#undef CALL_1
+#undef CALL_2
+#undef CALL_3
+#undef CALL_4
+}
+
+static void coded_columns(const ca_coded_job *job, uint32_t column, float *c, size_t stride)
+{
+    float wide[CODED_DEPTH * CODED_WIDTH] __attribute__((aligned(64)));
+    const uint32_t n_parts = ca_ceil_div(job->k, CODED_DEPTH);
+    const uint32_t part = (uint32_t)ca_align_up(ca_ceil_div(job->k, n_parts), CA_CODED_GROUP);
+    for (uint32_t first = 0; first < job->k; first += part) {
+        const uint32_t depth = ca_min_u32(part, job->k - first);
+        const bool add = first > 0 || job->accumulate;
+#define CALL(CODE) coded_widen(CODE, job->panel, column, first, depth, wide)
+        CODED_CASES(job->panel->code, CALL)
+#undef CALL
+        for (uint32_t row = 0; row < job->n_rows; row += V_TILE_MR) {
+            const float *a = job->a + (size_t)row * job->k + first;
+            const float *next = job->n_rows - row >= 2 * V_TILE_MR ? a + (size_t)V_TILE_MR * job->k : a;
+#define CALL(MR, ROW) coded_tile(MR, a, job->k, next, wide, depth, c + (size_t)(ROW)*stride, stride, add)
+            TILE_MR_CASES(job->n_rows - row, CALL, row)
+#undef CALL
+        }
+    }
+}
+
+static void coded(const ca_coded_job *job)
+{
+    for (uint32_t column = 0; column < job->n_cols; column += CODED_WIDTH) {
+        const uint32_t width = ca_min_u32(job->n_cols - column, CODED_WIDTH);
+        float edge[CA_CODED_ROWS * CODED_WIDTH] __attribute__((aligned(64)));
+        float *c = job->c + column;
+        size_t stride = job->c_stride;
+        if (width < CODED_WIDTH) { /* tiles are whole */
+            for (uint32_t r = 0; r < job->n_rows; r++) memcpy(edge + (size_t)r * CODED_WIDTH, c + r * stride, width * sizeof *c);
+            c = edge, stride = CODED_WIDTH;
+        }
+        if (job->n_rows <= CODED_FEW)
+            coded_columns_few(job, column, c, stride);
+        else
+            coded_columns(job, column, c, stride);
+        for (uint32_t r = 0; r < job->n_rows && width < CODED_WIDTH; r++)
+            memcpy(job->c + r * job->c_stride + column, edge + (size_t)r * CODED_WIDTH, width * sizeof *c);
+    }
+}
+
+#endif

@@ -66,11 +66,21 @@ V_INLINE void coded_store(const int mr, vf (*acc)[V_TILE_NV], float *c, size_t s
     }
 }
 
-V_INLINE void coded_products(const int mr, vf (*acc)[V_TILE_NV], const float *a, size_t a_stride, const vf *w)
+/* Rows of A, as pointers of their own: else the compiler adds the stride row by row in every step. */
+V_INLINE void coded_rows(const int mr, const float *a, size_t stride, const float **row)
 {
     V_UNROLL
     for (int r = 0; r < mr; r++) {
-        const vf b = v_set1(a[(size_t)r * a_stride]);
+        row[r] = a + (size_t)r * stride;
+        __asm__("" : "+r"(row[r]));
+    }
+}
+
+V_INLINE void coded_products(const int mr, vf (*acc)[V_TILE_NV], const float **row, uint32_t i, const vf *w)
+{
+    V_UNROLL
+    for (int r = 0; r < mr; r++) {
+        const vf b = v_set1(row[r][i]);
         V_UNROLL
         for (int j = 0; j < V_TILE_NV; j++) acc[r][j] = v_fma(b, w[j], acc[r][j]);
     }
@@ -81,6 +91,8 @@ V_INLINE void coded_few(const int mr, const ca_code code, const ca_coded_job *jo
 {
     const ca_coded_panel *p = job->panel;
     vf acc[V_TILE_MR][V_TILE_NV];
+    const float *rows[V_TILE_MR];
+    coded_rows(mr, job->a, job->k, rows);
     coded_load(mr, acc, c, stride, job->accumulate);
     for (uint32_t first = 0; first < job->k; first += p->group) {
         vf scale[V_TILE_NV], offset[V_TILE_NV], even[V_TILE_NV], odd[V_TILE_NV];
@@ -88,8 +100,8 @@ V_INLINE void coded_few(const int mr, const ca_code code, const ca_coded_job *jo
         for (uint32_t i = first; i < first + p->group; i += 2) {
             __builtin_prefetch(p->codes + ca_coded_bytes(code, i) + CODED_AHEAD, 0, 3);
             coded_weights(code, p->codes, i, column, scale, offset, even, odd);
-            coded_products(mr, acc, job->a + i, job->k, even);
-            coded_products(mr, acc, job->a + i + 1, job->k, odd);
+            coded_products(mr, acc, rows, i, even);
+            coded_products(mr, acc, rows, i + 1, odd);
         }
     }
     coded_store(mr, acc, c, stride);
@@ -112,20 +124,25 @@ V_INLINE void coded_widen(const ca_code code, const ca_coded_panel *p, uint32_t 
     }
 }
 
-/* mr rows by `depth` inner indices that are floats already. The lines that the next rows have are fetched meanwhile. */
-V_INLINE void coded_tile(const int mr, const float *a, size_t a_stride, const float *next, const float *wide, uint32_t depth,
-                         float *c, size_t stride, bool add)
+/* mr rows by `depth` inner indices that are floats already. The lines that the next rows have in A and C, which lie `ahead` rows further,
+ * are fetched meanwhile. */
+V_INLINE void coded_tile(const int mr, const float *a, size_t a_stride, const float *wide, uint32_t depth, float *c, size_t stride,
+                         bool add, uint32_t ahead)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
+    const float *rows[V_TILE_MR];
+    coded_rows(mr, a, a_stride, rows);
     coded_load(mr, acc, c, stride, add);
     for (uint32_t first = 0; first < depth; first += 16) {
         V_UNROLL
-        for (int r = 0; r < mr; r++) __builtin_prefetch(next + (size_t)r * a_stride + first, 0, 3);
+        for (int r = 0; r < mr; r++) __builtin_prefetch(a + ((uint32_t)r + ahead) * a_stride + first, 0, 3);
+        V_UNROLL
+        for (int r = 0; r < mr && first < CODED_WIDTH; r++) __builtin_prefetch(c + ((uint32_t)r + ahead) * stride + first, 1, 3);
         for (uint32_t i = first; i < first + 16; i++, wide += CODED_WIDTH) {
             vf w[V_TILE_NV];
             V_UNROLL
             for (int j = 0; j < V_TILE_NV; j++) w[j] = v_load(wide + j * VW);
-            coded_products(mr, acc, a + i, a_stride, w);
+            coded_products(mr, acc, rows, i, w);
         }
     }
     coded_store(mr, acc, c, stride);
@@ -140,7 +157,7 @@ V_INLINE void coded_tile(const int mr, const float *a, size_t a_stride, const fl
     default: CALL(CA_CODE_F16); break;                                                                                             \
     }
 
-static void coded_columns_few(const ca_coded_job *job, uint32_t column, float *c, size_t stride)
+static __attribute__((noinline)) void coded_columns_few(const ca_coded_job *job, uint32_t column, float *c, size_t stride)
 {
 #define CALL_1(CODE) coded_few(1, CODE, job, column, c, stride)
 #define CALL_2(CODE) coded_few(2, CODE, job, column, c, stride)
@@ -158,6 +175,15 @@ static void coded_columns_few(const ca_coded_job *job, uint32_t column, float *c
 #undef CALL_4
 }
 
+/* A function of its own, whose registers are the tile's. */
+static __attribute__((noinline)) void coded_tiles(uint32_t mr, const float *a, size_t a_stride, const float *wide, uint32_t depth,
+                                                  float *c, size_t stride, bool add, uint32_t ahead)
+{
+#define CALL(MR, DEPTH) coded_tile(MR, a, a_stride, wide, DEPTH, c, stride, add, ahead)
+    TILE_MR_CASES(mr, CALL, depth)
+#undef CALL
+}
+
 static void coded_columns(const ca_coded_job *job, uint32_t column, float *c, size_t stride)
 {
     float wide[CODED_DEPTH * CODED_WIDTH] __attribute__((aligned(64)));
@@ -171,10 +197,8 @@ static void coded_columns(const ca_coded_job *job, uint32_t column, float *c, si
 #undef CALL
         for (uint32_t row = 0; row < job->n_rows; row += V_TILE_MR) {
             const float *a = job->a + (size_t)row * job->k + first;
-            const float *next = job->n_rows - row >= 2 * V_TILE_MR ? a + (size_t)V_TILE_MR * job->k : a;
-#define CALL(MR, ROW) coded_tile(MR, a, job->k, next, wide, depth, c + (size_t)(ROW)*stride, stride, add)
-            TILE_MR_CASES(job->n_rows - row, CALL, row)
-#undef CALL
+            const uint32_t ahead = job->n_rows - row >= 2 * V_TILE_MR ? V_TILE_MR : 0;
+            coded_tiles(ca_min_u32(job->n_rows - row, V_TILE_MR), a, job->k, wide, depth, c + row * stride, stride, add, ahead);
         }
     }
 }

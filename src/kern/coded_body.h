@@ -47,7 +47,7 @@ V_INLINE void coded_weights(const ca_code code, const uint8_t *codes, uint32_t i
     }
 }
 
-/* The sums of a tile, from C or from nothing, and back; edge: a copy of CODED_WIDTH columns where C has fewer. */
+/* The sums of a tile, from C or from nothing, and back. */
 V_INLINE void coded_load(const int mr, vf (*acc)[V_TILE_NV], const float *c, size_t stride, bool add)
 {
     V_UNROLL
@@ -157,22 +157,21 @@ V_INLINE void coded_tile(const int mr, const float *a, size_t a_stride, const fl
     default: CALL(CA_CODE_F16); break;                                                                                             \
     }
 
+V_INLINE void coded_few_rows(const ca_code code, const ca_coded_job *job, uint32_t column, float *c, size_t stride)
+{
+    switch (job->n_rows) {
+    case 1: coded_few(1, code, job, column, c, stride); break;
+    case 2: coded_few(2, code, job, column, c, stride); break;
+    case 3: coded_few(3, code, job, column, c, stride); break;
+    default: coded_few(CODED_FEW, code, job, column, c, stride); break;
+    }
+}
+
 static __attribute__((noinline)) void coded_columns_few(const ca_coded_job *job, uint32_t column, float *c, size_t stride)
 {
-#define CALL_1(CODE) coded_few(1, CODE, job, column, c, stride)
-#define CALL_2(CODE) coded_few(2, CODE, job, column, c, stride)
-#define CALL_3(CODE) coded_few(3, CODE, job, column, c, stride)
-#define CALL_4(CODE) coded_few(CODED_FEW, CODE, job, column, c, stride)
-    switch (job->n_rows) {
-    case 1: CODED_CASES(job->panel->code, CALL_1) break;
-    case 2: CODED_CASES(job->panel->code, CALL_2) break;
-    case 3: CODED_CASES(job->panel->code, CALL_3) break;
-    default: CODED_CASES(job->panel->code, CALL_4) break;
-    }
-#undef CALL_1
-#undef CALL_2
-#undef CALL_3
-#undef CALL_4
+#define CALL(CODE) coded_few_rows(CODE, job, column, c, stride)
+    CODED_CASES(job->panel->code, CALL)
+#undef CALL
 }
 
 /* A function of its own, whose registers are the tile's. */
@@ -210,7 +209,7 @@ static void coded(const ca_coded_job *job)
         float edge[CA_CODED_ROWS * CODED_WIDTH] __attribute__((aligned(64)));
         float *c = job->c + column;
         size_t stride = job->c_stride;
-        if (width < CODED_WIDTH) { /* tiles are whole */
+        if (width < CODED_WIDTH) { /* tiles are whole: a copy of C that is wide enough */
             for (uint32_t r = 0; r < job->n_rows; r++) memcpy(edge + (size_t)r * CODED_WIDTH, c + r * stride, width * sizeof *c);
             c = edge, stride = CODED_WIDTH;
         }

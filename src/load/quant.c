@@ -190,36 +190,33 @@ static void codes_q3_k(const void *block, ca_block_codes *out)
     }
 }
 
-/* Q4_K and Q5_K: 6-bit scale and offset of sub-block s of 32, packed in the 12 bytes at p. */
-static inline void scale_and_offset(const uint8_t *p, int s, int *scale, int *offset)
+/* Q4_K and Q5_K: 6-bit scales and offsets of eight sub-blocks of 32, packed in the 12 bytes at p. */
+static void scales_and_offsets(const uint8_t d[2], const uint8_t dmin[2], const uint8_t *p, ca_block_codes *out)
 {
-    if (s < 4) {
-        *scale = p[s] & 63;
-        *offset = p[s + 4] & 63;
-    } else {
-        *scale = (p[s + 4] & 15) | p[s - 4] >> 6 << 4;
-        *offset = p[s + 4] >> 4 | p[s] >> 6 << 4;
+    for (int s = 0; s < 8; s++) {
+        const int scale = s < 4 ? p[s] & 63 : (p[s + 4] & 15) | p[s - 4] >> 6 << 4;
+        const int offset = s < 4 ? p[s + 4] & 63 : p[s + 4] >> 4 | p[s] >> 6 << 4;
+        out->scale[s] = half(d) * (float)scale;
+        out->offset[s] = -(half(dmin) * (float)offset);
     }
+}
+
+/* 32 bytes hold two sub-blocks: the low nibbles one, the high nibbles the next. */
+static inline uint8_t nibble_of(const uint8_t *qs, int s, int l)
+{
+    return qs[s / 2 * 32 + l] >> s % 2 * 4 & 15;
 }
 
 typedef struct q4_k {
     uint8_t d[2], dmin[2], scales[12], qs[128];
 } q4_k;
 
-/* 32 bytes hold two sub-blocks: the low nibbles one, the high nibbles the next. */
 static void codes_q4_k(const void *block, ca_block_codes *out)
 {
     const q4_k *b = block;
-    const float d = half(b->d), dmin = half(b->dmin);
-    for (int s = 0; s < 8; s++) {
-        int scale, offset;
-        scale_and_offset(b->scales, s, &scale, &offset);
-        out->scale[s] = d * (float)scale;
-        out->offset[s] = -(dmin * (float)offset);
-        const uint8_t *q = b->qs + s / 2 * 32;
-        const int shift = s % 2 * 4;
-        for (int l = 0; l < 32; l++) out->q[32 * s + l] = q[l] >> shift & 15;
-    }
+    scales_and_offsets(b->d, b->dmin, b->scales, out);
+    for (int s = 0; s < 8; s++)
+        for (int l = 0; l < 32; l++) out->q[32 * s + l] = nibble_of(b->qs, s, l);
 }
 
 typedef struct q5_k {
@@ -230,16 +227,9 @@ typedef struct q5_k {
 static void codes_q5_k(const void *block, ca_block_codes *out)
 {
     const q5_k *b = block;
-    const float d = half(b->d), dmin = half(b->dmin);
-    for (int s = 0; s < 8; s++) {
-        int scale, offset;
-        scale_and_offset(b->scales, s, &scale, &offset);
-        out->scale[s] = d * (float)scale;
-        out->offset[s] = -(dmin * (float)offset);
-        const uint8_t *q = b->qs + s / 2 * 32, *h = b->qh;
-        const int shift = s % 2 * 4;
-        for (int l = 0; l < 32; l++) out->q[32 * s + l] = (uint8_t)((q[l] >> shift & 15) | (h[l] >> s & 1) << 4);
-    }
+    scales_and_offsets(b->d, b->dmin, b->scales, out);
+    for (int s = 0; s < 8; s++)
+        for (int l = 0; l < 32; l++) out->q[32 * s + l] = (uint8_t)(nibble_of(b->qs, s, l) | (b->qh[l] >> s & 1) << 4);
 }
 
 typedef struct q6_k {

@@ -150,6 +150,35 @@ static void sums_are_close(const ca_kern *kern, const ca_coded_weight *weight, c
     free(a);
 }
 
+/* What models call keeps a weight that fits in this way, in memory and in bits. */
+static void through_the_engine(const ca_kern *kern, const ca_coded_weight *same, const ca_gemm_source *source)
+{
+    enum { M = 5 };
+    ca_gemm_engine *engine = NULL;
+    ca_gemm_weight *weight = NULL;
+    ca_gemm_runner *runner = NULL;
+    size_t bytes = 0;
+    float *a = malloc((size_t)M * K * sizeof *a), *c = malloc((size_t)M * same->n * sizeof *c),
+          *d = malloc((size_t)M * same->n * sizeof *d);
+    assert_true(a != NULL && c != NULL && d != NULL);
+    for (size_t i = 0; i < (size_t)M * K; i++) a[i] = (float)(i % 17) - 8.0F;
+    assert_int_equal(ca_gemm_engine_create(kern, &engine), CA_OK);
+    assert_int_equal(ca_gemm_packed_bytes(engine, false, K, same->n, source, &bytes), CA_OK);
+    assert_int_equal(ca_gemm_pack(engine, false, K, same->n, source, &weight), CA_OK);
+    assert_int_equal(ca_gemm_runner_create(engine, &runner), CA_OK);
+    assert_int_equal(bytes, same->bytes);
+    assert_int_equal(ca_gemm_weight_bytes(weight), same->bytes);
+    assert_int_equal(ca_gemm_run(runner, weight, a, M, c, false), CA_OK);
+    ca_coded_weight_run(kern, same, a, M, d, false);
+    assert_memory_equal(c, d, (size_t)M * same->n * sizeof *c);
+    ca_gemm_runner_destroy(runner);
+    ca_gemm_weight_destroy(weight);
+    ca_gemm_engine_destroy(engine);
+    free(d);
+    free(c);
+    free(a);
+}
+
 static void check(parts p)
 {
     make(&p);
@@ -166,6 +195,7 @@ static void check(parts p)
         assert_int_equal(ca_coded_weight_pack(K, p.n, &source, &weight), CA_OK);
         assert_int_equal(weight.bytes, ca_coded_weight_bytes(K, p.n, &source));
         weights_are_equal(list.kern[i], &weight, rows);
+        through_the_engine(list.kern[i], &weight, &source);
         sums_are_close(list.kern[i], &weight, rows);
         ca_coded_weight_destroy(&weight);
     }

@@ -1,17 +1,33 @@
 /* Plan: rows -> jobs of up to the kernel set's attn_job query vectors. Run: jobs over threads; a job's result does not depend on the
- * others. */
+ * others. Decode has few vectors and many pages, so there a job takes a part of its row's pages, and the parts' sums are added up. */
 #include <compactattn/attend.h>
 
+#include <math.h>
 #include <omp.h>
+#include <string.h>
 
 #include "base/workspace.h"
 #include "cache/cache.h"
 
 typedef struct job {
     uint32_t row, first, count;
+    uint32_t first_page, n_pages; /* of the row's */
+    float *sums;                  /* NULL: the row is not in parts */
 } job;
 
-enum { JOBS_PER_THREAD = 4, SMALLEST_JOB = CA_ATTN_BLOCK };
+typedef struct job_list {
+    job *jobs;
+    uint32_t n;
+    float *sums;
+    bool decode;
+} job_list;
+
+enum {
+    JOBS_PER_THREAD = 4,
+    SMALLEST_JOB = CA_ATTN_BLOCK,
+    PART_TOKENS = 1024, /* a part has at least so many, and a row at most so many parts */
+    MOST_PARTS = 16
+};
 
 /* How rows are cut: jobs of up to `most` query vectors, whole units. */
 typedef struct cut {
@@ -26,6 +42,19 @@ static cut choose_cut(const ca_kern *kern, const ca_table *table, int n_threads)
     const uint64_t share = total / ((uint64_t)n_threads * JOBS_PER_THREAD);
     const uint32_t most = share < kern->attn_job ? ca_max_u32((uint32_t)share, SMALLEST_JOB) : kern->attn_job;
     return (cut){ .most = (uint32_t)ca_align_up(most, kern->attn_unit), .unit = kern->attn_unit };
+}
+
+static bool is_decode(const ca_table *table)
+{
+    for (uint32_t r = 0; r < table->n_rows; r++)
+        if (table->rows[r].n_tokens != 1) return false;
+    return true;
+}
+
+/* Pages of a part of a decoded row: by the row's length alone, so that results do not depend on the number of threads. */
+static uint32_t part_pages(uint32_t n_pages, uint32_t page_tokens)
+{
+    return ca_max_u32(ca_ceil_div(PART_TOKENS, page_tokens), ca_ceil_div(n_pages, MOST_PARTS));
 }
 
 /* Query vectors per job: the row in equal parts. */
@@ -47,7 +76,9 @@ size_t ca_attend_ws_bytes(const ca_cache *cache, uint32_t n_heads, uint32_t n_to
     const size_t per_row = ca_ceil_div(cache->opt.page_tokens, SMALLEST_JOB) + 1;
     const size_t jobs = n_heads * nq * per_row + (size_t)n_heads * n_tokens / (SMALLEST_JOB / 2) + 1;
     const size_t refs = n_heads * nq * cache->blocks_cap;
-    return ca_align_up(jobs * sizeof(job), 64) + ca_align_up(refs * sizeof(ca_page_ref), 64) +
+    const size_t parts = ca_min_u32(MOST_PARTS, ca_ceil_div(cache->blocks_cap, part_pages(0, cache->opt.page_tokens)));
+    const size_t decode = n_heads * parts * (sizeof(job) + ca_attn_sums(cache->opt.head_dim) * sizeof(float));
+    return ca_align_up(jobs * sizeof(job), 64) + ca_align_up(refs * sizeof(ca_page_ref), 64) + ca_align_up(decode, 64) +
            (size_t)(n_threads > 0 ? n_threads : 1) * thread_scratch(cache) + 64;
 }
 
@@ -70,25 +101,87 @@ static ca_status check(const ca_cache *cache, const ca_table *table, float scale
     return CA_OK;
 }
 
-/* Later tokens see more keys: the largest jobs come first, so that threads end together. */
-static ca_status plan(const ca_table *table, cut c, ca_workspace *ws, job **jobs, uint32_t *n_jobs)
+static uint32_t count_parts(const ca_cache *cache, const ca_row *row, bool decode)
 {
-    size_t total = 0;
+    return decode ? ca_max_u32(ca_ceil_div(row->n_pages, part_pages(row->n_pages, cache->opt.page_tokens)), 1) : 1;
+}
+
+/* Jobs of a table, and the sums of its rows that are in parts: row by row, part by part. Later tokens see more keys: the largest jobs
+ * come first, so that threads end together. */
+static ca_status plan(const ca_cache *cache, const ca_table *table, cut c, ca_workspace *ws, job_list *out)
+{
+    const bool decode = is_decode(table);
+    size_t n_jobs = 0, n_sums = 0;
     for (uint32_t r = 0; r < table->n_rows; r++) {
-        const uint32_t n = table->rows[r].n_heads * table->rows[r].n_tokens;
-        if (n > 0) total += ca_ceil_div(n, job_vectors(c, n));
+        const ca_row *row = &table->rows[r];
+        const uint32_t n = row->n_heads * row->n_tokens, parts = count_parts(cache, row, decode);
+        if (n > 0) n_jobs += (size_t)parts * ca_ceil_div(n, job_vectors(c, n));
+        if (parts > 1) n_sums += (size_t)parts * n;
     }
-    void *mem = NULL;
-    CA_TRY(ca_ws_take(ws, "attend jobs", total, sizeof(job), &mem));
-    *jobs = mem;
-    *n_jobs = (uint32_t)total;
-    size_t at = total;
+    const size_t stride = ca_attn_sums(cache->opt.head_dim);
+    void *job_mem = NULL, *sum_mem = NULL;
+    CA_TRY(ca_ws_take(ws, "attend jobs", n_jobs, sizeof(job), &job_mem));
+    CA_TRY(ca_ws_take(ws, "attend sums", n_sums, stride * sizeof(float), &sum_mem));
+    *out = (job_list){ .jobs = job_mem, .n = (uint32_t)n_jobs, .sums = sum_mem, .decode = decode };
+    float *sums = sum_mem;
+    uint32_t k = 0;
     for (uint32_t r = 0; r < table->n_rows; r++) {
-        const uint32_t n = table->rows[r].n_heads * table->rows[r].n_tokens;
+        const ca_row *row = &table->rows[r];
+        const uint32_t n = row->n_heads * row->n_tokens, parts = count_parts(cache, row, decode);
         const uint32_t step = n > 0 ? job_vectors(c, n) : 1;
-        for (uint32_t v = 0; v < n; v += step) (*jobs)[--at] = (job){ .row = r, .first = v, .count = ca_min_u32(step, n - v) };
+        const uint32_t pages = decode ? part_pages(row->n_pages, cache->opt.page_tokens) : row->n_pages;
+        for (uint32_t part = 0; part < parts; part++) {
+            for (uint32_t v = 0; v < n; v += step, k++)
+                out->jobs[decode ? k : n_jobs - 1 - k] = (job){ .row = r,
+                                                                .first = v,
+                                                                .count = ca_min_u32(step, n - v),
+                                                                .first_page = part * pages,
+                                                                .n_pages = ca_min_u32(pages, row->n_pages - part * pages),
+                                                                .sums = parts > 1 ? sums + v * stride : NULL };
+            if (parts > 1) sums += n * stride;
+        }
     }
     return CA_OK;
+}
+
+/* Sums of a vector over n_parts parts, stride floats apart, to those over all of them divided by l, in the place of the first:
+ *   o = sum of 2^(m_i - m) o_i / sum of 2^(m_i - m) l_i,  m the largest m_i */
+static void add_parts(float *sums, size_t stride, uint32_t n_parts, uint32_t dim)
+{
+    float m = -INFINITY, l = 0.0F;
+    for (uint32_t i = 0; i < n_parts; i++)
+        if (sums[i * stride + dim] != 0.0F) m = fmaxf(m, sums[i * stride + dim + 1]);
+    for (uint32_t i = 0; i < n_parts; i++) {
+        const float *part = sums + i * stride;
+        const float w = part[dim] != 0.0F ? exp2f(part[dim + 1] - m) : 0.0F;
+        l += w * part[dim];
+        for (uint32_t d = 0; d < dim; d++) sums[d] = i == 0 ? w * part[d] : sums[d] + w * part[d];
+    }
+    const float inv = l != 0.0F ? 1.0F / l : 0.0F; /* no visible key: zero */
+    for (uint32_t d = 0; d < dim; d++) sums[d] *= inv;
+}
+
+/* Writes the rows that were computed in parts. */
+static void write_parts(const ca_cache *cache, const ca_table *table, const job_list *list, void *o, size_t o_stride,
+                        ca_dtype out_type)
+{
+    const uint32_t dim = cache->opt.head_dim;
+    const size_t stride = ca_attn_sums(dim);
+    float *sums = list->sums;
+    for (uint32_t r = 0; r < table->n_rows && list->decode; r++) {
+        const ca_row *row = &table->rows[r];
+        const uint32_t parts = count_parts(cache, row, true);
+        for (uint32_t h = 0; h < row->n_heads && parts > 1; h++) {
+            const size_t at = (size_t)row->token * o_stride + (size_t)(row->head + h) * dim;
+            float *sum = sums + h * stride;
+            add_parts(sum, row->n_heads * stride, parts, dim);
+            if (out_type == CA_F32)
+                memcpy((float *)o + at, sum, dim * sizeof *sum);
+            else
+                for (uint32_t d = 0; d < dim; d++) ((uint16_t *)o)[at + d] = ca_f32_to_bf16(sum[d]);
+        }
+        if (parts > 1) sums += (size_t)parts * row->n_heads * stride;
+    }
 }
 
 ca_status ca_attend(const ca_cache *cache, const ca_table *table, float scale, const float *q, size_t q_stride, void *o,
@@ -97,10 +190,9 @@ ca_status ca_attend(const ca_cache *cache, const ca_table *table, float scale, c
     CA_TRY(check(cache, table, scale, q_stride, o_stride));
     if (n_threads < 1) return ca_fail(CA_E_ARG, "attend: %d threads", n_threads);
     const size_t mark = ws->used;
-    job *jobs = NULL;
-    uint32_t n_jobs = 0;
+    job_list list;
     void *refs_mem = NULL, *scratch_mem = NULL;
-    CA_TRY(plan(table, choose_cut(cache->opt.kern, table, n_threads), ws, &jobs, &n_jobs));
+    CA_TRY(plan(cache, table, choose_cut(cache->opt.kern, table, n_threads), ws, &list));
     CA_TRY(ca_ws_take(ws, "attend pages", table->n_pages, sizeof(ca_page_ref), &refs_mem));
     CA_TRY(ca_ws_take(ws, "attend scratch", (size_t)n_threads, thread_scratch(cache), &scratch_mem));
     ca_page_ref *refs = refs_mem;
@@ -110,13 +202,17 @@ ca_status ca_attend(const ca_cache *cache, const ca_table *table, float scale, c
         refs[i] = (ca_page_ref){ .data = ca_page_data(cache, table->pages[i]), .pos = info->pos, .len = info->len };
     }
     const uint32_t dim = cache->opt.head_dim;
+    /* Neighboring parts go to one thread, which fetches the next one's first page at the end of each. */
+    const uint32_t share = list.decode ? ca_max_u32(list.n / ((uint32_t)n_threads * JOBS_PER_THREAD), 1) : 1;
     const size_t out_bytes = out_type == CA_F32 ? 4 : 2;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(n_threads)
-    for (uint32_t i = 0; i < n_jobs; i++) {
-        const ca_row *row = &table->rows[jobs[i].row];
+#pragma omp parallel for schedule(dynamic, share) num_threads(n_threads)
+    for (uint32_t i = 0; i < list.n; i++) {
+        const job *part = &list.jobs[i];
+        const ca_row *row = &table->rows[part->row];
         const ca_attn_job j = {
-            .pages = refs + row->first_page,
-            .n_pages = row->n_pages,
+            .pages = refs + row->first_page + part->first_page,
+            .n_pages = part->n_pages,
+            .n_ahead = row->n_pages - part->first_page - part->n_pages,
             .page_tokens = cache->opt.page_tokens,
             .head_dim = dim,
             .q = q + (size_t)row->token * q_stride + (size_t)row->head * dim,
@@ -127,13 +223,15 @@ ca_status ca_attend(const ca_cache *cache, const ca_table *table, float scale, c
             .pos = row->pos,
             .window = row->window,
             .n_heads = row->n_heads,
-            .first = jobs[i].first,
-            .count = jobs[i].count,
+            .first = part->first,
+            .count = part->count,
             .scale = scale,
+            .sums = part->sums,
             .scratch = scratch + (size_t)omp_get_thread_num() * thread_scratch(cache),
         };
         cache->opt.kern->attn(&j);
     }
+    write_parts(cache, table, &list, o, o_stride, out_type);
     ws->used = mark;
     return CA_OK;
 }

@@ -449,9 +449,13 @@ static void amx_write(const amx *a)
         const float l = v_hadd(v_load(a->l + (size_t)i * 16));
         const vf inv = v_set1(l != 0.0F ? 1.0F / l : 0.0F); /* no visible key: zero */
         const float *o = a->o + (size_t)(i / AMX_ROWS) * n_columns * AMX_SUMS + i % AMX_ROWS * 16;
+        float *sums = job->sums ? job->sums + i * ca_attn_sums(dim) : NULL;
+        if (sums) sums[dim] = l, sums[dim + 1] = a->m[i];
         for (uint32_t d = 0; d < dim; d += 16, o += AMX_SUMS) {
             const vf v = v_mul(v_load(o), inv);
-            if (job->o_type == CA_F32)
+            if (sums)
+                v_store(sums + d, v_load(o));
+            else if (job->o_type == CA_F32)
                 v_store((float *)job->o + at + d, v);
             else
                 v_store_elts((uint16_t *)job->o + at + d, v);
@@ -470,7 +474,7 @@ V_INLINE void amx_stages(const int pace, amx *a)
     for (uint32_t i = 0; i < job->n_pages; i += taken) {
         uint32_t n_strips;
         taken = amx_take(a, i, strips[span], &n_strips);
-        const uint32_t next = i + taken, lines = a->page_lines * ca_min_u32(taken, job->n_pages - next);
+        const uint32_t next = i + taken, lines = a->page_lines * ca_min_u32(taken, job->n_pages + job->n_ahead - next);
         bool used = false;
         a->ahead_pages = job->pages + next;
         for (uint32_t b = 0; b < n_blocks; b++) {

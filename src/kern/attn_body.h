@@ -342,7 +342,11 @@ static void attn_write(const ca_attn_job *job, const attn_scratch *s)
         const float l = v_hadd(v_load(s->l + (size_t)i * VW));
         const vf inv = v_set1(l != 0.0F ? 1.0F / l : 0.0F); /* no visible key: zero */
         const float *o = s->o + (size_t)i * dim;
-        if (job->o_type == CA_F32) {
+        if (job->sums) {
+            float *sums = job->sums + i * ca_attn_sums(dim);
+            memcpy(sums, o, dim * sizeof *o);
+            sums[dim] = l, sums[dim + 1] = s->m[i];
+        } else if (job->o_type == CA_F32) {
             float *dst = (float *)job->o + at;
             for (uint32_t d = 0; d < dim; d += VW) v_store(dst + d, v_mul(v_load(o + d), inv));
         } else {
@@ -368,12 +372,13 @@ static void attn(const ca_attn_job *job)
 
     const size_t v_at = (size_t)job->page_tokens * (job->head_dim / PAGE_KS);
     attn_view views[ATTN_GROUP_PAGES];
+    const uint32_t n_known = job->n_pages + job->n_ahead;
     uint32_t n_views = 0;
     for (uint32_t i = 0; i < job->n_pages; i++) {
         if ((int64_t)job->pages[i].pos > s.pos[n - 1]) continue;
         const uint32_t same = i + s.group; /* the page that will have this one's place */
-        views[n_views].next_v = same < job->n_pages ? (const float *)job->pages[same].data + v_at : NULL;
-        attn_page_scores(job, &s, &job->pages[i], i + 1 < job->n_pages ? job->pages[i + 1].data : NULL, n_tiles,
+        views[n_views].next_v = same < n_known ? (const float *)job->pages[same].data + v_at : NULL;
+        attn_page_scores(job, &s, &job->pages[i], i + 1 < n_known ? job->pages[i + 1].data : NULL, n_tiles,
                          n_views * job->page_tokens, &views[n_views]);
         if (++n_views < s.group) continue;
         attn_group_values(job, &s, views, n_views, n_tiles);

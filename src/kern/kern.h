@@ -53,6 +53,7 @@ static inline int ca_page_hidden(const ca_page_ref *page, int32_t pos, uint32_t 
 typedef struct ca_attn_job {
     const ca_page_ref *pages;
     uint32_t n_pages;
+    uint32_t n_ahead; /* pages behind them that may be fetched: the next job's */
     uint32_t page_tokens, head_dim;
     const float *q;  /* of the row's first token and first head */
     size_t q_stride; /* floats between tokens */
@@ -64,8 +65,16 @@ typedef struct ca_attn_job {
     uint32_t first, count; /* count <= attn_job of the set */
     uint32_t window;       /* a query at p sees the keys at p - window + 1 .. p; 0 = all up to p */
     float scale;
+    float *sums;   /* NULL: o is written; else vector first + i's sums go to sums + i * ca_attn_sums(head_dim), 64-byte aligned */
     void *scratch; /* attn_scratch_bytes, 64-byte aligned, one per thread */
 } ca_attn_job;
+
+/* Sums over a part of a row's pages, with s = log2(e) scale q.k:  [head_dim] sum of 2^(s - m) v,  then l = sum of 2^(s - m),  then m;
+ * l = 0 where no key is visible. */
+static inline size_t ca_attn_sums(uint32_t head_dim)
+{
+    return head_dim + 16;
+}
 
 /* Query vectors that are packed together, and those of one register tile. */
 enum { CA_ATTN_BLOCK = 96, CA_ATTN_TILE = 6 };

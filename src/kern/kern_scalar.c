@@ -42,6 +42,12 @@ static void attn(const ca_attn_job *job)
                 for (uint32_t d = 0; d < dim; d++) acc[d] += e * v[(size_t)t * dim + d];
             }
         }
+        if (job->sums) {
+            float *sums = job->sums + i * ca_attn_sums(dim);
+            memcpy(sums, acc, (size_t)dim * 4);
+            sums[dim] = l, sums[dim + 1] = m * 1.44269504F;
+            continue;
+        }
         const float inv = l != 0.0F ? 1.0F / l : 0.0F;
         const size_t at = (size_t)token * job->o_stride + (size_t)head * dim;
         for (uint32_t d = 0; d < dim; d++) {

@@ -14,6 +14,9 @@ static const attn_shape shapes[] = {
     { 100, 333, 9, 3, 64, 128, "SmolLM2 heads" },
     { 1, 64, 8, 8, 64, 64, "decode, MHA" },
     { 1, 517, 9, 3, 64, 128, "decode, GQA 3" },
+    { 1, 2500, 9, 3, 64, 128, "decode in three parts" },
+    { 1, 1100, 8, 1, 96, 32, "decode in two parts, the last of three small pages" },
+    { 1, 17000, 2, 1, 16, 64, "decode in as many parts as there are" },
     { 3, 3, 4, 1, 64, 32, "first tokens, one partial page" },
     { 77, 200, 6, 2, 80, 64, "head_dim 80: a V panel of one vector" },
     { 50, 301, 4, 4, 96, 32, "head_dim 96: a V panel of two vectors" },
@@ -42,6 +45,7 @@ typedef enum executor {
     DENSE_TAIL,
     WINDOW,
     NARROW_WINDOW,
+    HIDDEN_PAGES, /* a window, and rows that list the pages before it nevertheless */
     ALL_WINDOW,
     N_EXECUTORS
 } executor;
@@ -63,8 +67,9 @@ static ca_table build(attn_data *d, executor ex, unsigned keep_percent)
     d->ws.used = 0;
     must(ca_table_create(d->cache, &d->chunk, &d->ws, &t), "table");
     const uint32_t tail = ex == DENSE_TAIL ? d->shape.q_len / 3 : 0;
-    if (ex == DENSE) {
+    if (ex == DENSE || ex == HIDDEN_PAGES) {
         must(ca_table_add_dense(d->cache, 0, d->shape.q_len, &t), "dense");
+        for (uint32_t r = 0; r < t.n_rows && ex == HIDDEN_PAGES; r++) t.rows[r].window = 75;
         return t;
     }
     if (ex >= WINDOW) {
@@ -168,7 +173,7 @@ static void exact_properties(void **state)
             float *dense = attend(&d, &t, 1);
 
             for (executor ex = BLOCK_SPARSE; ex < N_EXECUTORS; ex++) {
-                if (ex == WINDOW || ex == NARROW_WINDOW) continue; /* never the whole past */
+                if (ex >= WINDOW && ex != ALL_WINDOW) continue; /* never the whole past */
                 t = build(&d, ex, 100);
                 float *full = attend(&d, &t, 2);
                 check_bits(isas[a], "a full table is not dense", s, full, dense, n);
@@ -243,16 +248,18 @@ static void bf16_output_is_rounded_f32(void **state)
     (void)state;
     const ca_kern *kern = NULL;
     must(ca_kern_choose(NULL, &kern), "kern");
-    attn_data d = attn_data_create(shapes[2], kern, 0, 0, 1.0F);
-    const ca_table t = build(&d, DENSE, 0);
-    const size_t n = (size_t)d.shape.q_len * d.q_stride;
-    float *o = attend(&d, &t, 1);
-    uint16_t *b = malloc(n * sizeof *b);
-    must(ca_attend(d.cache, &t, 0.3F, d.q, d.q_stride, b, d.q_stride, CA_BF16, 1, &d.ws), "attend");
-    for (size_t i = 0; i < n; i++) assert_int_equal(b[i], ca_f32_to_bf16(o[i]));
-    free(o);
-    free(b);
-    attn_data_destroy(&d);
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        attn_data d = attn_data_create(shapes[s], kern, 0, 0, 1.0F);
+        const ca_table t = build(&d, DENSE, 0);
+        const size_t n = (size_t)d.shape.q_len * d.q_stride;
+        float *o = attend(&d, &t, 1);
+        uint16_t *b = malloc(n * sizeof *b);
+        must(ca_attend(d.cache, &t, 0.3F, d.q, d.q_stride, b, d.q_stride, CA_BF16, 1, &d.ws), "attend");
+        for (size_t i = 0; i < n; i++) assert_int_equal(b[i], ca_f32_to_bf16(o[i]));
+        free(o);
+        free(b);
+        attn_data_destroy(&d);
+    }
 }
 
 static void bad_calls(void **state)
@@ -260,7 +267,7 @@ static void bad_calls(void **state)
     (void)state;
     const ca_kern *kern = NULL;
     must(ca_kern_choose("scalar", &kern), "kern");
-    attn_data d = attn_data_create(shapes[5], kern, 0, 0, 1.0F);
+    attn_data d = attn_data_create((attn_shape){ 3, 3, 4, 1, 64, 32, "bad calls" }, kern, 0, 0, 1.0F);
     ca_table t = build(&d, DENSE, 0);
     float o[3 * 4 * 64];
     assert_int_equal(ca_attend(d.cache, &t, 0.0F, d.q, d.q_stride, o, d.q_stride, CA_F32, 1, &d.ws), CA_E_ARG);

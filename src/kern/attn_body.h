@@ -1,6 +1,6 @@
 /* Flash attention over a list of pages, written once for every vector ISA; included by kern_<isa>.c after its vec_<isa>.h.
  *
- * A job is up to CA_ATTN_BLOCK query vectors that share a page list. Per group of pages (ATTN_GROUP tokens):
+ * A job is up to ATTN_JOB query vectors that share a page list. Per group of pages (ATTN_GROUP tokens):
  *   S = Q K^T   page by page, in register tiles of V_TILE_MR query vectors x one K panel, softmax right on the accumulators, P to
  *               scratch
  *   O += P V    in register tiles of V_TILE_MR query vectors x one V panel, over all tokens of the group: O moves once per group
@@ -18,25 +18,20 @@
 #include "kern/page_body.h"
 #include "kern/tile_body.h"
 
-enum { ATTN_JOB = CA_ATTN_BLOCK, ATTN_UNIT = CA_ATTN_TILE };
+enum { ATTN_JOB = V_JOB, ATTN_UNIT = CA_ATTN_TILE };
 #define ATTN_BYTE_FLOP 2.0
 #define ATTN_JOB_FLOP 1e5
-enum {
-    ATTN_SLACK = 6,
-    ATTN_TILES = CA_ATTN_BLOCK / V_TILE_MR,
-    ATTN_GROUP = V_KS == 2 ? 256 : 128,
-    ATTN_GROUP_PAGES = ATTN_GROUP / 16
-};
+enum { ATTN_SLACK = 6, ATTN_TILES = ATTN_JOB / V_TILE_MR, ATTN_GROUP = V_KS == 2 ? 256 : 128, ATTN_GROUP_PAGES = ATTN_GROUP / 16 };
 
 typedef struct attn_scratch {
     float *q;          /* units [ATTN_TILES][head_dim/KS][V_TILE_MR] */
-    v_elt *p;          /* [CA_ATTN_BLOCK][p_stride] */
-    float *o;          /* [CA_ATTN_BLOCK][head_dim] */
-    float *l;          /* [CA_ATTN_BLOCK][VW] partial sums of probabilities */
-    float *m;          /* [CA_ATTN_BLOCK] */
-    int32_t *pos;      /* [CA_ATTN_BLOCK] absolute position of the query vector */
-    float *wide;       /* the panel of keys, or the panels of values of a group, where page_panel widens them */
-    bool pairs;        /* one tile reads them: they become floats in its registers instead */
+    v_elt *p;          /* [ATTN_JOB][p_stride] */
+    float *o;          /* [ATTN_JOB][head_dim] */
+    float *l;          /* [ATTN_JOB][VW] partial sums of probabilities */
+    float *m;          /* [ATTN_JOB] */
+    int32_t *pos;      /* [ATTN_JOB] absolute position of the query vector */
+    float *wide;       /* the panel of keys, or the panels of values of a group, as floats, where PAGE_WIDENS */
+    tile_form first;   /* how the first tile of a panel reads it; the others read wide, or what the first one read */
     uint32_t p_stride; /* tokens of a group */
     uint32_t group;    /* pages of a group */
 } attn_scratch;
@@ -55,7 +50,7 @@ static inline uint32_t attn_group_pages(uint32_t page_tokens)
 
 static size_t attn_scratch_bytes(uint32_t head_dim, uint32_t page_tokens)
 {
-    const size_t n = CA_ATTN_BLOCK, panel = V_TILE_NV * VW;
+    const size_t n = ATTN_JOB, panel = V_TILE_NV * VW;
     const size_t p_stride = (size_t)attn_group_pages(page_tokens) * page_tokens;
     const size_t wide = PAGE_WIDENS ? panel * (p_stride > head_dim ? p_stride : head_dim) : 0;
     return n * head_dim * sizeof(v_elt) + n * p_stride * sizeof(v_elt) + n * head_dim * 4 + n * VW * 4 + 2 * n * 4 + wide * 4;
@@ -63,7 +58,7 @@ static size_t attn_scratch_bytes(uint32_t head_dim, uint32_t page_tokens)
 
 static attn_scratch attn_scratch_cut(void *mem, uint32_t head_dim, uint32_t page_tokens, uint32_t n_tiles)
 {
-    const size_t n = CA_ATTN_BLOCK;
+    const size_t n = ATTN_JOB;
     unsigned char *at = mem;
     attn_scratch s;
     s.group = attn_group_pages(page_tokens);
@@ -75,7 +70,7 @@ static attn_scratch attn_scratch_cut(void *mem, uint32_t head_dim, uint32_t page
     s.m = (float *)(void *)at, at += n * 4;
     s.pos = (int32_t *)(void *)at, at += n * 4;
     s.wide = (float *)(void *)at;
-    s.pairs = PAGE_WIDENS && n_tiles == 1;
+    s.first = !PAGE_WIDENS ? TILE_FLOATS : n_tiles == 1 ? TILE_PAIRS : TILE_KEPT;
     return s;
 }
 
@@ -94,12 +89,12 @@ static __attribute__((noinline, cold)) void attn_raise(const attn_scratch *s, ui
 
 /* Scores and probabilities of mr query vectors against nv*VW tokens of a K panel, P from column p0 on; c = scale log2 e.
  * When masked, vector r sees the tokens [hidden[r], seen[r]) of the panel. */
-V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const bool pairs, const attn_scratch *s, uint32_t row0,
-                           const float *q, const float *k, uint32_t head_dim, uint32_t p0, float c, const tile_ahead *ahead,
-                           const int *hidden, const int *seen)
+V_INLINE void attn_qk_tile(const int mr, const int nv, const bool masked, const tile_form form, const attn_scratch *s,
+                           uint32_t row0, const float *q, const float *k, uint32_t head_dim, uint32_t p0, float c,
+                           const tile_ahead *ahead, const int *hidden, const int *seen)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
-    tile_dots(mr, nv, 1, pairs, acc, q, k, head_dim / (pairs ? PAGE_KS : V_KS), ahead);
+    tile_dots(mr, nv, 1, form, acc, q, k, head_dim / (form == TILE_FLOATS ? V_KS : PAGE_KS), s->wide, ahead);
     vm live[V_TILE_MR][V_TILE_NV];
     const vf vc = v_set1(c);
     vf over = v_set1(-INFINITY); /* the most that a score exceeds its row's reference by */
@@ -164,10 +159,11 @@ V_INLINE void attn_pv_products(const int mr, const int nv, vf (*acc)[V_TILE_NV],
     }
 }
 
-/* O[mr][nv*VW] += P V panel over the pages of a group; tile: which of a view's tiles, next: where the panel begins in values. */
-V_INLINE void attn_pv_tile(const int mr, const int nv, const bool pairs, float *o, uint32_t head_dim, const v_elt *p,
+/* O[mr][nv*VW] += P V panel over the pages of a group; tile: which of a view's tiles, next: where the panel begins in values, wide:
+ * where the panels of all pages are kept. */
+V_INLINE void attn_pv_tile(const int mr, const int nv, const tile_form form, float *o, uint32_t head_dim, const v_elt *p,
                            uint32_t p_stride, const attn_view *views, uint32_t n_views, uint32_t tile, size_t next,
-                           uint32_t page_tokens, uint32_t n_tiles)
+                           uint32_t page_tokens, uint32_t n_tiles, float *wide)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
     V_UNROLL
@@ -177,7 +173,7 @@ V_INLINE void attn_pv_tile(const int mr, const int nv, const bool pairs, float *
     }
     for (uint32_t g = 0; g < n_views; g++, p += page_tokens) {
         const float *v = views[g].panel;
-        const uint32_t ks = pairs ? PAGE_KS : V_KS, n_units = ((uint32_t)views[g].seen[tile] + ks - 1) / ks;
+        const uint32_t ks = form == TILE_FLOATS ? V_KS : PAGE_KS, n_units = ((uint32_t)views[g].seen[tile] + ks - 1) / ks;
         const tile_ahead ahead = tile_share(views[g].next_v ? views[g].next_v + next : NULL, page_tokens / PAGE_KS, tile, n_tiles);
         for (uint32_t u = 0; u < n_units; u++) {
             vf vv[V_TILE_NV], low[V_TILE_NV];
@@ -185,14 +181,15 @@ V_INLINE void attn_pv_tile(const int mr, const int nv, const bool pairs, float *
             for (int j = 0; j < nv; j++) vv[j] = v_load(v + j * VW);
             tile_fetch(&ahead, u, nv);
             const v_elt *unit = p + u * ks;
-            if (pairs) {
-                V_UNROLL
-                for (int j = 0; j < nv; j++) low[j] = v_low(vv[j]), vv[j] = v_high(vv[j]);
+            if (form != TILE_FLOATS) {
+                wide = tile_widen(nv, form, vv, low, vv, wide);
                 attn_pv_products(mr, nv, acc, unit++, p_stride, low);
             }
             attn_pv_products(mr, nv, acc, unit, p_stride, vv);
             v += nv * VW;
         }
+        if (form == TILE_KEPT)
+            wide = page_widen(v, page_tokens / PAGE_KS - n_units, (uint32_t)(nv * VW), wide); /* later rows see more */
     }
     V_UNROLL
     for (int r = 0; r < mr; r++) {
@@ -201,51 +198,69 @@ V_INLINE void attn_pv_tile(const int mr, const int nv, const bool pairs, float *
     }
 }
 
-static void attn_qk_full(int mr, int nv, const attn_scratch *s, uint32_t row0, const float *q, const float *k, uint32_t head_dim,
-                         uint32_t p0, float c, const tile_ahead *ahead)
+static void attn_qk_full(tile_form form, int mr, int nv, const attn_scratch *s, uint32_t row0, const float *q, const float *k,
+                         uint32_t head_dim, uint32_t p0, float c, const tile_ahead *ahead)
 {
-#define CALL(MR, NV, PAIRS) attn_qk_tile(MR, NV, false, PAIRS, s, row0, q, k, head_dim, p0, c, ahead, NULL, NULL)
-    if (PAGE_WIDENS && s->pairs) {
+#define CALL(MR, NV, FORM) attn_qk_tile(MR, NV, false, FORM, s, row0, q, k, head_dim, p0, c, ahead, NULL, NULL)
+    if (PAGE_WIDENS && form == TILE_KEPT) {
+        if (nv == V_TILE_NV)
+            CALL(V_TILE_MR, V_TILE_NV, TILE_KEPT);
+        else
+            CALL(V_TILE_MR, 2, TILE_KEPT);
+    } else if (PAGE_WIDENS && form == TILE_PAIRS) {
         if (nv == V_TILE_NV) {
-            TILE_MR_CASES(mr, CALL, V_TILE_NV, true)
+            TILE_MR_CASES(mr, CALL, V_TILE_NV, TILE_PAIRS)
         } else {
-            TILE_MR_CASES(mr, CALL, 2, true)
+            TILE_MR_CASES(mr, CALL, 2, TILE_PAIRS)
         }
     } else if (nv == V_TILE_NV) {
-        TILE_MR_CASES(mr, CALL, V_TILE_NV, false)
+        TILE_MR_CASES(mr, CALL, V_TILE_NV, TILE_FLOATS)
     } else {
-        TILE_MR_CASES(mr, CALL, 2, false)
+        TILE_MR_CASES(mr, CALL, 2, TILE_FLOATS)
     }
 #undef CALL
 }
 
-static void attn_qk_masked(int nv, const attn_scratch *s, uint32_t row0, const float *q, const float *k, uint32_t head_dim,
-                           uint32_t p0, float c, const tile_ahead *ahead, const int *hidden, const int *seen)
+static void attn_qk_masked(tile_form form, int nv, const attn_scratch *s, uint32_t row0, const float *q, const float *k,
+                           uint32_t head_dim, uint32_t p0, float c, const tile_ahead *ahead, const int *hidden, const int *seen)
 {
-#define CALL(NV, PAIRS) attn_qk_tile(V_TILE_MR, NV, true, PAIRS, s, row0, q, k, head_dim, p0, c, ahead, hidden, seen)
-    if (PAGE_WIDENS && s->pairs && nv == V_TILE_NV)
-        CALL(V_TILE_NV, true);
-    else if (PAGE_WIDENS && s->pairs)
-        CALL(2, true);
-    else if (nv == V_TILE_NV)
-        CALL(V_TILE_NV, false);
-    else
-        CALL(2, false);
+#define CALL(NV, FORM) attn_qk_tile(V_TILE_MR, NV, true, FORM, s, row0, q, k, head_dim, p0, c, ahead, hidden, seen)
+#define FORMS(NV)                                                                                                                  \
+    if (PAGE_WIDENS && form == TILE_KEPT)                                                                                          \
+        CALL(NV, TILE_KEPT);                                                                                                       \
+    else if (PAGE_WIDENS && form == TILE_PAIRS)                                                                                    \
+        CALL(NV, TILE_PAIRS);                                                                                                      \
+    else                                                                                                                           \
+        CALL(NV, TILE_FLOATS)
+    if (nv == V_TILE_NV) {
+        FORMS(V_TILE_NV);
+    } else {
+        FORMS(2);
+    }
+#undef FORMS
 #undef CALL
 }
 
-V_INLINE void attn_pv(const bool pairs, int mr, int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t p_stride,
-                      const attn_view *views, uint32_t n_views, uint32_t tile, size_t next, uint32_t page_tokens, uint32_t n_tiles)
+V_INLINE void attn_pv(const tile_form form, int mr, int nv, float *o, uint32_t head_dim, const v_elt *p, uint32_t p_stride,
+                      const attn_view *views, uint32_t n_views, uint32_t tile, size_t next, uint32_t page_tokens, uint32_t n_tiles,
+                      float *wide)
 {
-#define CALL(MR, NV) attn_pv_tile(MR, NV, pairs, o, head_dim, p, p_stride, views, n_views, tile, next, page_tokens, n_tiles)
+#define CALL(MR, NV) attn_pv_tile(MR, NV, form, o, head_dim, p, p_stride, views, n_views, tile, next, page_tokens, n_tiles, wide)
+#define ROWS(NV)                                                                                                                   \
+    if (form == TILE_KEPT) {                                                                                                       \
+        CALL(V_TILE_MR, NV);                                                                                                       \
+    } else {                                                                                                                       \
+        TILE_MR_CASES(mr, CALL, NV)                                                                                                \
+    }
     switch (nv) {
-    case 1: TILE_MR_CASES(mr, CALL, 1) break;
-    case 2: TILE_MR_CASES(mr, CALL, 2) break;
+    case 1: ROWS(1) break;
+    case 2: ROWS(2) break;
 #if defined(__AVX512F__)
-    case 3: TILE_MR_CASES(mr, CALL, 3) break;
-    default: TILE_MR_CASES(mr, CALL, 4) break;
+    case 3: ROWS(3) break;
+    default: ROWS(4) break;
 #endif
     }
+#undef ROWS
 #undef CALL
 }
 
@@ -282,13 +297,10 @@ static void attn_page_scores(const ca_attn_job *job, const attn_scratch *s, cons
     }
 
     for (uint32_t t0 = 0; t0 < bs; t0 += kp) {
-        const float *panel = NULL, *next_k = next ? next + (size_t)t0 * page_units : NULL;
+        const float *panel = k + (size_t)t0 * page_units, *next_k = next ? next + (size_t)t0 * page_units : NULL;
+        tile_form form = s->first;
         for (uint32_t t = 0; t < n_tiles; t++) {
             if (view->seen[t] <= (int)t0) continue;
-            if (!panel) {
-                panel = k + (size_t)t0 * page_units;
-                if (!s->pairs) panel = page_panel(panel, page_units, kp, s->wide);
-            }
             const uint32_t row0 = t * V_TILE_MR;
             const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0);
             const float *q = s->q + (size_t)t * units * V_TILE_MR;
@@ -301,10 +313,11 @@ static void attn_page_scores(const ca_attn_job *job, const attn_scratch *s, cons
                     hidden[r] = ca_page_hidden(page, s->pos[row0 + r], job->window) - (int)t0;
                     seen[r] = ca_page_seen(page, s->pos[row0 + r]) - (int)t0;
                 }
-                attn_qk_masked((int)(kp / VW), s, row0, q, panel, dim, p0 + t0, c, &ahead, hidden, seen);
+                attn_qk_masked(form, (int)(kp / VW), s, row0, q, panel, dim, p0 + t0, c, &ahead, hidden, seen);
             } else {
-                attn_qk_full(mr, (int)(kp / VW), s, row0, q, panel, dim, p0 + t0, c, &ahead);
+                attn_qk_full(form, mr, (int)(kp / VW), s, row0, q, panel, dim, p0 + t0, c, &ahead);
             }
+            if (form == TILE_KEPT) form = TILE_FLOATS, panel = s->wide;
         }
     }
 }
@@ -316,19 +329,21 @@ static void attn_group_values(const ca_attn_job *job, const attn_scratch *s, att
     for (uint32_t d0 = 0; d0 < dim; d0 += V_TILE_NV * VW) {
         const uint32_t width = ca_min_u32(V_TILE_NV * VW, dim - d0);
         const size_t begin = (size_t)d0 * (bs / PAGE_KS);
-        for (uint32_t g = 0; g < n_views; g++) {
-            views[g].panel = views[g].v + begin;
-            if (!s->pairs) views[g].panel = page_panel(views[g].panel, bs / PAGE_KS, width, s->wide + (size_t)g * bs * width);
-        }
+        for (uint32_t g = 0; g < n_views; g++) views[g].panel = views[g].v + begin;
         for (uint32_t t = 0; t < n_tiles; t++) {
             const uint32_t row0 = t * V_TILE_MR;
-            const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0);
+            const int mr = (int)ca_min_u32(V_TILE_MR, job->count - row0), nv = (int)(width / VW);
             float *o = s->o + (size_t)row0 * dim + d0;
             const v_elt *p = s->p + (size_t)row0 * s->p_stride;
-            if (PAGE_WIDENS && s->pairs)
-                attn_pv(true, mr, (int)(width / VW), o, dim, p, s->p_stride, views, n_views, t, begin, bs, n_tiles);
+#define CALL(FORM) attn_pv(FORM, mr, nv, o, dim, p, s->p_stride, views, n_views, t, begin, bs, n_tiles, s->wide)
+            if (PAGE_WIDENS && t == 0 && s->first == TILE_PAIRS)
+                CALL(TILE_PAIRS);
+            else if (PAGE_WIDENS && t == 0)
+                CALL(TILE_KEPT);
             else
-                attn_pv(false, mr, (int)(width / VW), o, dim, p, s->p_stride, views, n_views, t, begin, bs, n_tiles);
+                CALL(TILE_FLOATS);
+#undef CALL
+            for (uint32_t g = 0; g < n_views && PAGE_WIDENS && t == 0; g++) views[g].panel = s->wide + (size_t)g * bs * width;
         }
     }
 }

@@ -20,18 +20,24 @@ typedef v_elt page_elt;
 #define page_elt_float v_elt_float
 #endif
 
-/* n rows of `width` units of a page as the products read them: the rows themselves, or twice as many rows of floats in wide. */
+/* n rows of `width` pairs as twice as many rows of floats; returns the end of those. */
+static inline float *page_widen(const float *units, size_t n, uint32_t width, float *wide)
+{
+    for (size_t u = 0; u < n; u++, units += width) {
+        float *low = wide + 2 * u * width, *high = low + width;
+        for (uint32_t i = 0; i < width; i += VW) {
+            v_store(low + i, v_low(v_load(units + i)));
+            v_store(high + i, v_high(v_load(units + i)));
+        }
+    }
+    return wide + 2 * n * width;
+}
+
+/* n rows of `width` units of a page as the products read them: the rows themselves, or as floats in wide. */
 static inline const float *page_panel(const float *units, size_t n, uint32_t width, float *wide)
 {
     if (!PAGE_WIDENS) return units;
-    for (size_t u = 0; u < n; u++) {
-        const float *from = units + u * width;
-        float *low = wide + 2 * u * width, *high = low + width;
-        for (uint32_t i = 0; i < width; i += VW) {
-            v_store(low + i, v_low(v_load(from + i)));
-            v_store(high + i, v_high(v_load(from + i)));
-        }
-    }
+    (void)page_widen(units, n, width, wide);
     return wide;
 }
 

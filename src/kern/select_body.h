@@ -30,7 +30,7 @@ static void pack_q(const float *q, size_t stride, uint32_t count, uint32_t head_
 V_INLINE void qk_tile(const int mr, const int nv, float *s, uint32_t page_tokens, const float *q, const float *k, uint32_t units)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
-    tile_dots(mr, nv, 1, false, acc, q, k, units, NULL);
+    tile_dots(mr, nv, 1, TILE_FLOATS, acc, q, k, units, NULL, NULL);
     V_UNROLL
     for (int r = 0; r < mr; r++) {
         V_UNROLL
@@ -81,7 +81,7 @@ V_INLINE void diag_tile(const int mr, const int nv, const int stride, float *e, 
                         uint32_t units)
 {
     vf acc[V_TILE_MR][V_TILE_NV];
-    tile_dots(mr, nv, stride, false, acc, q, k, units, NULL);
+    tile_dots(mr, nv, stride, TILE_FLOATS, acc, q, k, units, NULL, NULL);
     V_UNROLL
     for (int r = 0; r < mr; r++) v_sum_groups(acc[r], nv, stride, e + (size_t)r * e_stride);
 }

@@ -9,7 +9,8 @@
 
 #include "kern/kern.h"
 
-_Static_assert((int)V_TILE_MR == (int)CA_ATTN_TILE && CA_ATTN_BLOCK % CA_ATTN_TILE == 0, "a block is whole tiles");
+_Static_assert((int)V_TILE_MR == (int)CA_ATTN_TILE && CA_ATTN_BLOCK % CA_ATTN_TILE == 0 && V_JOB % CA_ATTN_TILE == 0,
+               "a block is whole tiles");
 
 /* One vector in the kernel's type to its lane of a packed tile; zeros for src NULL. */
 static inline void pack_vector(float *dst, size_t lanes, const float *src, uint32_t units)
@@ -52,11 +53,25 @@ V_INLINE void tile_products(const int mr, const int nv, const int period, vf (*a
     }
 }
 
+/* How a tile reads a panel: as the products take it; or as a page of PAGE_WIDENS has it, whose pairs become floats in registers, and may
+ * be kept for the tiles after it. All give the same bits. */
+typedef enum tile_form { TILE_FLOATS, TILE_PAIRS, TILE_KEPT } tile_form;
+
+/* Units of nv*VW columns of pairs to floats, and those to wide if they are kept. */
+V_INLINE float *tile_widen(const int nv, const tile_form form, const vf *pairs, vf *low, vf *high, float *wide)
+{
+    V_UNROLL
+    for (int j = 0; j < nv; j++) low[j] = v_low(pairs[j]), high[j] = v_high(pairs[j]);
+    if (form != TILE_KEPT) return wide;
+    V_UNROLL
+    for (int j = 0; j < nv; j++) v_store(wide + j * VW, low[j]), v_store(wide + (nv + j) * VW, high[j]);
+    return wide + 2 * nv * VW;
+}
+
 /* acc[r][j] = dot products of row r with the nv*VW tokens of a K panel of `units` rows. A row is `period` packed vectors that take
- * turns over the tokens: 1 = one query vector for all. pairs: the panel is as a page of PAGE_WIDENS has it, and becomes floats in
- * registers. */
-V_INLINE void tile_dots(const int mr, const int nv, const int period, const bool pairs, vf (*acc)[V_TILE_NV], const float *q,
-                        const float *k, uint32_t units, const tile_ahead *ahead)
+ * turns over the tokens: 1 = one query vector for all. wide: where floats are kept. */
+V_INLINE void tile_dots(const int mr, const int nv, const int period, const tile_form form, vf (*acc)[V_TILE_NV], const float *q,
+                        const float *k, uint32_t units, float *wide, const tile_ahead *ahead)
 {
     V_UNROLL
     for (int r = 0; r < mr; r++) {
@@ -68,9 +83,8 @@ V_INLINE void tile_dots(const int mr, const int nv, const int period, const bool
         V_UNROLL
         for (int j = 0; j < nv; j++) kv[j] = v_load(k + j * VW);
         if (ahead) tile_fetch(ahead, u, nv);
-        if (pairs) {
-            V_UNROLL
-            for (int j = 0; j < nv; j++) low[j] = v_low(kv[j]), kv[j] = v_high(kv[j]);
+        if (form != TILE_FLOATS) {
+            wide = tile_widen(nv, form, kv, low, kv, wide);
             tile_products(mr, nv, period, acc, q, low);
             q += V_TILE_MR * period;
         }

@@ -9,7 +9,7 @@
 
 typedef __m256 vf;
 typedef __m256 vm; /* all ones or all zeros per lane */
-enum { VW = 8, V_TILE_NV = 2, V_TILE_MR = 6, V_KS = 1 };
+enum { VW = 8, V_TILE_NV = 2, V_TILE_MR = 6, V_JOB = 96, V_KS = 1 };
 #define V_TYPE CA_F32
 typedef float v_elt;
 

@@ -10,7 +10,7 @@
 
 typedef __m512 vf;
 typedef __mmask16 vm;
-enum { VW = 16, V_TILE_NV = 4, V_TILE_MR = 6 };
+enum { VW = 16, V_TILE_NV = 4, V_TILE_MR = 6, V_JOB = 192 };
 
 V_INLINE vf v_load(const float *p)
 {

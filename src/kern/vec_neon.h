@@ -17,7 +17,7 @@ typedef struct vf {
 typedef struct vm { /* all ones or all zeros per lane */
     uint32x4_t lo, hi;
 } vm;
-enum { VW = 8, V_TILE_NV = 2, V_TILE_MR = 6 };
+enum { VW = 8, V_TILE_NV = 2, V_TILE_MR = 6, V_JOB = 96 };
 
 V_INLINE vf v_load(const float *p)
 {

@@ -1,6 +1,5 @@
 /* How pages hold their elements, for every vector ISA: as the products take them, or (CA_VEC_MIXED) as pairs of bf16 for products of
- * floats. Those become floats panel by panel, once for all tiles of a job: 5 instructions for a vector of units, whose products with
- * 96 query vectors are 192. */
+ * floats. Those become floats panel by panel, once for all tiles of a job. */
 #ifndef CA_KERN_PAGE_BODY_H
 #define CA_KERN_PAGE_BODY_H
 

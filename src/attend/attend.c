@@ -20,6 +20,7 @@ typedef struct job_list {
     uint32_t n;
     float *sums;
     bool decode;
+    uint32_t run; /* jobs that a thread takes at a time */
 } job_list;
 
 enum {
@@ -76,8 +77,7 @@ size_t ca_attend_ws_bytes(const ca_cache *cache, uint32_t n_heads, uint32_t n_to
     const size_t per_row = ca_ceil_div(cache->opt.page_tokens, SMALLEST_JOB) + 1;
     const size_t jobs = n_heads * nq * per_row + (size_t)n_heads * n_tokens / (SMALLEST_JOB / 2) + 1;
     const size_t refs = n_heads * nq * cache->blocks_cap;
-    const size_t parts = ca_min_u32(MOST_PARTS, ca_ceil_div(cache->blocks_cap, part_pages(0, cache->opt.page_tokens)));
-    const size_t decode = n_heads * parts * (sizeof(job) + ca_attn_sums(cache->opt.head_dim) * sizeof(float));
+    const size_t decode = (size_t)n_heads * MOST_PARTS * (sizeof(job) + ca_attn_sums(cache->opt.head_dim) * sizeof(float));
     return ca_align_up(jobs * sizeof(job), 64) + ca_align_up(refs * sizeof(ca_page_ref), 64) + ca_align_up(decode, 64) +
            (size_t)(n_threads > 0 ? n_threads : 1) * thread_scratch(cache) + 64;
 }
@@ -203,9 +203,9 @@ ca_status ca_attend(const ca_cache *cache, const ca_table *table, float scale, c
     }
     const uint32_t dim = cache->opt.head_dim;
     /* Neighboring parts go to one thread, which fetches the next one's first page at the end of each. */
-    const uint32_t share = list.decode ? ca_max_u32(list.n / ((uint32_t)n_threads * JOBS_PER_THREAD), 1) : 1;
+    list.run = list.decode ? ca_max_u32(list.n / ((uint32_t)n_threads * JOBS_PER_THREAD), 1) : 1;
     const size_t out_bytes = out_type == CA_F32 ? 4 : 2;
-#pragma omp parallel for schedule(dynamic, share) num_threads(n_threads)
+#pragma omp parallel for schedule(dynamic, list.run) num_threads(n_threads)
     for (uint32_t i = 0; i < list.n; i++) {
         const job *part = &list.jobs[i];
         const ca_row *row = &table->rows[part->row];

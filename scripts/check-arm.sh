@@ -1,6 +1,6 @@
 #!/bin/sh
 # Cross-compiles the library for ARM64 and runs the tests of its kernels under qemu-user: once on a CPU without bf16 products (kernel
-# set neon), once on one with everything that qemu knows (neonbf16, and neon again). What the library links comes from Debian's
+# set neonmixed), once on one with everything that qemu knows (neonbf16, and neon again). What the library links comes from Debian's
 # arm64 packages, unpacked under BUILD; nothing is installed.
 #   scripts/check-arm.sh [BUILD]      JOBS, CMAKE_ARGS: as for make
 set -eu

@@ -52,10 +52,17 @@ static bool is_decode(const ca_table *table)
     return true;
 }
 
-/* Pages of a part of a decoded row: by the row's length alone, so that results do not depend on the number of threads. */
-static uint32_t part_pages(uint32_t n_pages, uint32_t page_tokens)
+/* Pages of a part: all of a row, or for decode what its length alone says, so that results do not depend on the threads. */
+static uint32_t part_pages(const ca_cache *cache, const ca_row *row, bool decode)
 {
-    return ca_max_u32(ca_ceil_div(PART_TOKENS, page_tokens), ca_ceil_div(n_pages, MOST_PARTS));
+    if (!decode) return ca_max_u32(row->n_pages, 1);
+    return ca_max_u32(ca_ceil_div(PART_TOKENS, cache->opt.page_tokens), ca_ceil_div(row->n_pages, MOST_PARTS));
+}
+
+/* A row without pages is one part, whose result is zero. */
+static uint32_t count_parts(const ca_row *row, uint32_t pages)
+{
+    return ca_max_u32(ca_ceil_div(row->n_pages, pages), 1);
 }
 
 /* Query vectors per job: the row in equal parts. */
@@ -101,11 +108,6 @@ static ca_status check(const ca_cache *cache, const ca_table *table, float scale
     return CA_OK;
 }
 
-static uint32_t count_parts(const ca_cache *cache, const ca_row *row, bool decode)
-{
-    return decode ? ca_max_u32(ca_ceil_div(row->n_pages, part_pages(row->n_pages, cache->opt.page_tokens)), 1) : 1;
-}
-
 /* Jobs of a table, and the sums of its rows that are in parts: row by row, part by part. Later tokens see more keys: the largest jobs
  * come first, so that threads end together. */
 static ca_status plan(const ca_cache *cache, const ca_table *table, cut c, ca_workspace *ws, job_list *out)
@@ -114,7 +116,7 @@ static ca_status plan(const ca_cache *cache, const ca_table *table, cut c, ca_wo
     size_t n_jobs = 0, n_sums = 0;
     for (uint32_t r = 0; r < table->n_rows; r++) {
         const ca_row *row = &table->rows[r];
-        const uint32_t n = row->n_heads * row->n_tokens, parts = count_parts(cache, row, decode);
+        const uint32_t n = row->n_heads * row->n_tokens, parts = count_parts(row, part_pages(cache, row, decode));
         if (n > 0) n_jobs += (size_t)parts * ca_ceil_div(n, job_vectors(c, n));
         if (parts > 1) n_sums += (size_t)parts * n;
     }
@@ -127,9 +129,8 @@ static ca_status plan(const ca_cache *cache, const ca_table *table, cut c, ca_wo
     uint32_t k = 0;
     for (uint32_t r = 0; r < table->n_rows; r++) {
         const ca_row *row = &table->rows[r];
-        const uint32_t n = row->n_heads * row->n_tokens, parts = count_parts(cache, row, decode);
-        const uint32_t step = n > 0 ? job_vectors(c, n) : 1;
-        const uint32_t pages = decode ? part_pages(row->n_pages, cache->opt.page_tokens) : row->n_pages;
+        const uint32_t n = row->n_heads * row->n_tokens, step = n > 0 ? job_vectors(c, n) : 1;
+        const uint32_t pages = part_pages(cache, row, decode), parts = count_parts(row, pages);
         for (uint32_t part = 0; part < parts; part++) {
             for (uint32_t v = 0; v < n; v += step, k++)
                 out->jobs[decode ? k : n_jobs - 1 - k] = (job){ .row = r,
@@ -168,9 +169,9 @@ static void write_parts(const ca_cache *cache, const ca_table *table, const job_
     const uint32_t dim = cache->opt.head_dim;
     const size_t stride = ca_attn_sums(dim);
     float *sums = list->sums;
-    for (uint32_t r = 0; r < table->n_rows && list->decode; r++) {
+    for (uint32_t r = 0; r < table->n_rows; r++) {
         const ca_row *row = &table->rows[r];
-        const uint32_t parts = count_parts(cache, row, true);
+        const uint32_t parts = count_parts(row, part_pages(cache, row, list->decode));
         for (uint32_t h = 0; h < row->n_heads && parts > 1; h++) {
             const size_t at = (size_t)row->token * o_stride + (size_t)(row->head + h) * dim;
             float *sum = sums + h * stride;

@@ -129,11 +129,18 @@ static const struct result *dense_of(const struct bench *bench, size_t row)
 static struct table *make_table(const struct bench *bench, size_t n_rows)
 {
     static const struct table_column columns[] = {
-        { "method", "method", -1, NULL },           { "tokens", "prompt_tokens", 0, NULL },
-        { "TTFT ms", "ttft_ms", 1, NULL },          { "prefill ms", "prefill_ms", 1, NULL },
-        { "tokens/s", "prefill_tok_s", 0, NULL },   { "attention ms", "attention_ms", 1, NULL },
-        { "select ms", "select_ms", 1, NULL },      { "kept", "kept_fraction", 3, NULL },
-        { "of peak", "share_of_peak", 3, NULL },    { "attention speedup", "attention_speedup", 2, "x" },
+        { "method", "method", -1, NULL },
+        { "tokens", "prompt_tokens", 0, NULL },
+        { "TTFT ms", "ttft_ms", 1, NULL },
+        { "prefill ms", "prefill_ms", 1, NULL },
+        { "tokens/s", "prefill_tok_s", 0, NULL },
+        { "attention ms", "attention_ms", 1, NULL },
+        { "select ms", "select_ms", 1, NULL },
+        { "GEMM ms", "gemm_ms", 1, NULL },
+        { "GEMM GFLOP/s", "gemm_gflop_s", 0, NULL },
+        { "kept", "kept_fraction", 3, NULL },
+        { "of peak", "share_of_peak", 3, NULL },
+        { "attention speedup", "attention_speedup", 2, "x" },
         { "TTFT speedup", "ttft_speedup", 2, "x" },
     };
     struct table *table = table_create(columns, sizeof columns / sizeof *columns);
@@ -147,6 +154,8 @@ static struct table *make_table(const struct bench *bench, size_t n_rows)
             { NULL, result_prefill_rate(r) },
             { NULL, r->attention_ms },
             { NULL, r->select_ms },
+            { NULL, r->gemm_ms },
+            { NULL, r->gemm_gflop_s },
             { NULL, r->kept_fraction },
             { NULL, r->share_of_peak },
             { NULL, dense ? dense->attention_ms / r->attention_ms : NAN },

@@ -15,7 +15,7 @@ void result_init(struct result *result, const struct method *method)
 {
     *result = (struct result){ .method = method->name };
     result->ttft_ms = result->prefill_ms = result->attention_ms = result->select_ms = result->kept_fraction = NAN;
-    result->gflop = result->share_of_peak = result->decode_tok_s = result->mean_nll = NAN;
+    result->gemm_ms = result->gemm_gflop_s = result->gflop = result->share_of_peak = result->decode_tok_s = result->mean_nll = NAN;
 }
 
 void result_free(struct result *result)
@@ -132,6 +132,8 @@ void measure_stats(const ca_session *session, struct result *result)
     result->attention_ms = stats.attention_ms;
     result->select_ms = stats.select_ms;
     result->kept_fraction = stats.kept_fraction;
+    result->gemm_ms = stats.gemm_ms;
+    result->gemm_gflop_s = stats.gemm_ms > 0 ? stats.gemm_gflop / (stats.gemm_ms / 1e3) : NAN;
     result->gflop = stats.gflop;
 }
 
@@ -173,10 +175,11 @@ static json_t *tokens_json(const struct result *result)
 
 json_t *result_json(const struct result *result)
 {
-    return json_pack("{s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "method", result->method, "prompt_tokens",
-                     (json_int_t)result->prompt_tokens, "ttft_ms", json_number(result->ttft_ms), "prefill_ms",
+    return json_pack("{s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "method", result->method,
+                     "prompt_tokens", (json_int_t)result->prompt_tokens, "ttft_ms", json_number(result->ttft_ms), "prefill_ms",
                      json_number(result->prefill_ms), "prefill_tok_s", json_number(result_prefill_rate(result)), "attention_ms",
-                     json_number(result->attention_ms), "select_ms", json_number(result->select_ms), "kept_fraction",
+                     json_number(result->attention_ms), "select_ms", json_number(result->select_ms), "gemm_ms",
+                     json_number(result->gemm_ms), "gemm_gflop_s", json_number(result->gemm_gflop_s), "kept_fraction",
                      json_number(result->kept_fraction), "share_of_peak", json_number(result->share_of_peak), "decode_tok_s",
                      json_number(result->decode_tok_s), "text", json_text(result->text), "tokens", tokens_json(result), "mean_nll",
                      json_number(result->mean_nll));

@@ -13,7 +13,8 @@ struct result {
     const char *method; /* borrowed */
     size_t prompt_tokens;
     double ttft_ms; /* from the first prompt token going in to the first new token */
-    double prefill_ms, attention_ms, select_ms, kept_fraction, gflop;
+    double prefill_ms, attention_ms, select_ms, gemm_ms, kept_fraction, gflop;
+    double gemm_gflop_s;  /* rate of the matrix products */
     double share_of_peak; /* gflop / prefill time / measured peak */
     double decode_tok_s, mean_nll;
     uint32_t first_token;

@@ -127,6 +127,7 @@ typedef struct ca_session_stats {
     double module_gemm_ms; /* the part of gemm_ms that is in module_ms */
     double kept_fraction;  /* (query, past page) pairs read / those of dense, over chunks that have a past; 1 when none */
     double gflop;          /* floating-point operations that prefill executed (matrix products and attention), in 1e9 */
+    double gemm_gflop;     /* those of gemm_ms, operations on integers included */
     uint64_t kv_bytes, workspace_bytes;
 } ca_session_stats;
 CA_API void ca_session_get_stats(const ca_session *session, ca_session_stats *out);

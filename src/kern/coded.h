@@ -1,6 +1,6 @@
-/* Products of rows of floats with weights that stay in the codes of their file: numbers of 16 bits, or small integers, w = q * scale +
- * offset, with a scale (and an offset) for every CA_CODED_GROUP or half as many members of a column, as block formats of GGUF have
- * them. Every weight is rounded once, so it is the float that the file's format defines.
+/* Products of rows of the set's type with weights that stay in the codes of their file: numbers of 16 bits, or small integers, w = q *
+ * scale + offset, with a scale (and an offset) for every CA_CODED_GROUP or half as many members of a column, as block formats of GGUF
+ * have them. Every weight is rounded once, so it is the float that the file's format defines; sets of bf16 round that to bf16.
  *
  * Weights: panels of CA_CODED_PANEL columns: [k/2][CA_CODED_PANEL] bytes with the even inner index in the low four bits (4 bits), or
  * [k][CA_CODED_PANEL] bytes or numbers. Beside integers [k/group][CA_CODED_PANEL] scales, each row followed by one of offsets where
@@ -12,7 +12,7 @@
 
 #include "base/arith.h"
 
-enum { CA_CODED_PANEL = 64, CA_CODED_GROUP = 32, CA_CODED_ROWS = 192 };
+enum { CA_CODED_PANEL = 64, CA_CODED_GROUP = 32, CA_CODED_ROWS = 192, CA_CODED_TILE = 6 /* rows of a register tile */ };
 
 typedef enum ca_code { CA_CODE_4, CA_CODE_8, CA_CODE_BF16, CA_CODE_F16 } ca_code;
 
@@ -27,7 +27,7 @@ typedef struct ca_coded_panel {
 
 /* Rows by one panel of columns. */
 typedef struct ca_coded_job {
-    const float *a;     /* [n_rows][k], k a multiple of CA_CODED_GROUP */
+    const void *a;      /* [n_rows][k] in the set's type, k a multiple of CA_CODED_GROUP */
     uint32_t n_rows, k; /* n_rows <= CA_CODED_ROWS */
     const ca_coded_panel *panel;
     float *c;        /* row 0, the panel's first column */

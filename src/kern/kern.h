@@ -161,7 +161,7 @@ struct ca_kern {
     /* A row of the set's type as integers, in groups with scales and offsets (int8.h); out has n rounded up to 4, padded with zeros.
      * A group without a magnitude above 2^-100 gets scale 0; one with an infinity or a NaN gets NaN. */
     void (*quantize)(const void *x, uint32_t n, int8_t *out, float *scales, int32_t *offsets);
-    /* Rows by a panel of weights in codes (coded.h); NULL where the set's type is bf16. */
+    /* Rows by a panel of weights in codes (coded.h); NULL: weights are unpacked. */
     void (*coded)(const ca_coded_job *job);
     /* float -> the set's type. */
     void (*convert)(const float *x, size_t n, void *out);

@@ -3,6 +3,7 @@
 #include "kern/vec_neon.h"
 
 #include "kern/attn_body.h"
+#include "kern/coded_body.h"
 #include "kern/glue_body.h"
 #include "kern/score_body.h"
 #include "kern/select_body.h"
@@ -11,5 +12,5 @@
 #define KERN_SYMBOL ca_kern_neonbf16
 #define KERN_NAME "neonbf16"
 #define KERN_FLAGS (CA_CPU_NEON | CA_CPU_NEON_BF16)
-#define KERN_CODED NULL
+#define KERN_CODED coded
 #include "kern/kern_set.h"

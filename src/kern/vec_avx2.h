@@ -191,6 +191,12 @@ V_INLINE void v_store_elts2(v_elt *p, vf a, vf b)
     v_store(p, a);
     v_store(p + VW, b);
 }
+/* Two rows of weights as rows of units. */
+V_INLINE void v_units(vf even, vf odd, vf *first, vf *second)
+{
+    *first = even;
+    *second = odd;
+}
 V_INLINE v_elt v_elt_of(float a)
 {
     return a;

@@ -190,6 +190,15 @@ V_INLINE void v_store_elts2(v_elt *p, vf a, vf b)
 {
     _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(b, a));
 }
+/* Two rows of weights as a row of units; there is no second. */
+V_INLINE void v_units(vf even, vf odd, vf *first, vf *second)
+{
+    const __m512i order = _mm512_set_epi32(0x001f000f, 0x001e000e, 0x001d000d, 0x001c000c, 0x001b000b, 0x001a000a, 0x00190009,
+                                           0x00180008, 0x00170007, 0x00160006, 0x00150005, 0x00140004, 0x00130003, 0x00120002,
+                                           0x00110001, 0x00100000);
+    (void)second;
+    *first = _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(odd, even)));
+}
 V_INLINE v_elt v_elt_of(float a)
 {
     return ca_f32_to_bf16(a);
@@ -215,6 +224,12 @@ V_INLINE void v_store_elts2(v_elt *p, vf a, vf b)
 {
     v_store(p, a);
     v_store(p + VW, b);
+}
+/* Two rows of weights as rows of units. */
+V_INLINE void v_units(vf even, vf odd, vf *first, vf *second)
+{
+    *first = even;
+    *second = odd;
 }
 V_INLINE v_elt v_elt_of(float a)
 {

@@ -211,6 +211,17 @@ V_INLINE void v_store_elts2(v_elt *p, vf a, vf b)
     v_store_elts(p, a);
     v_store_elts(p + VW, b);
 }
+/* Two rows of weights as a row of units; there is no second. */
+V_INLINE float32x4_t units_of(float32x4_t even, float32x4_t odd)
+{
+    const uint16x4_t e = vreinterpret_u16_bf16(vcvt_bf16_f32(even)), o = vreinterpret_u16_bf16(vcvt_bf16_f32(odd));
+    return vreinterpretq_f32_u16(vcombine_u16(vzip1_u16(e, o), vzip2_u16(e, o)));
+}
+V_INLINE void v_units(vf even, vf odd, vf *first, vf *second)
+{
+    (void)second;
+    *first = (vf){ units_of(even.lo, odd.lo), units_of(even.hi, odd.hi) };
+}
 V_INLINE v_elt v_elt_of(float a)
 {
     return ca_f32_to_bf16(a);
@@ -236,6 +247,12 @@ V_INLINE void v_store_elts2(v_elt *p, vf a, vf b)
 {
     v_store(p, a);
     v_store(p + VW, b);
+}
+/* Two rows of weights as rows of units. */
+V_INLINE void v_units(vf even, vf odd, vf *first, vf *second)
+{
+    *first = even;
+    *second = odd;
 }
 V_INLINE v_elt v_elt_of(float a)
 {

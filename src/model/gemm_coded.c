@@ -140,16 +140,23 @@ void ca_coded_weight_destroy(ca_coded_weight *weight)
     *weight = (ca_coded_weight){ 0 };
 }
 
-void ca_coded_weight_run(const ca_kern *kern, const ca_coded_weight *weight, const float *a, uint32_t m, float *c, bool accumulate)
+/* First row of a block of whole tiles; blocks differ by a tile at most. */
+static uint32_t block_start(uint32_t block, uint32_t n_blocks, uint32_t n_tiles)
+{
+    return (uint32_t)((uint64_t)n_tiles * block / n_blocks) * CA_CODED_TILE;
+}
+
+void ca_coded_weight_run(const ca_kern *kern, const ca_coded_weight *weight, const void *a, uint32_t m, float *c, bool accumulate)
 {
     const uint32_t k = weight->k, n = weight->n, threads = (uint32_t)omp_get_max_threads();
-    const uint32_t rows = ca_ceil_div(m, threads * ca_ceil_div(m, threads * CA_CODED_ROWS));
-    const uint32_t n_blocks = ca_ceil_div(m, rows), n_panels = ca_ceil_div(n, CA_CODED_PANEL);
+    const uint32_t n_tiles = ca_ceil_div(m, CA_CODED_TILE), n_panels = ca_ceil_div(n, CA_CODED_PANEL);
+    const uint32_t n_blocks = ca_min_u32(n_tiles, threads * ca_ceil_div(m, threads * CA_CODED_ROWS));
 #pragma omp parallel for schedule(static)
     for (uint32_t u = 0; u < n_blocks * n_panels; u++) {
-        const uint32_t row = u / n_panels * rows, panel = u % n_panels;
-        kern->coded(&(ca_coded_job){ .a = a + (size_t)row * k,
-                                     .n_rows = ca_min_u32(m - row, rows),
+        const uint32_t block = u / n_panels, panel = u % n_panels;
+        const uint32_t row = block_start(block, n_blocks, n_tiles), end = block_start(block + 1, n_blocks, n_tiles);
+        kern->coded(&(ca_coded_job){ .a = (const char *)a + (size_t)row * k * (kern->flow == CA_BF16 ? 2 : 4),
+                                     .n_rows = ca_min_u32(m, end) - row,
                                      .k = k,
                                      .panel = &weight->panels[panel],
                                      .c = c + (size_t)row * n + (size_t)panel * CA_CODED_PANEL,

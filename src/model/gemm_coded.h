@@ -1,5 +1,5 @@
-/* Matrix products whose weights stay in the codes of their file (kern/coded.h): 5 to 16 bits an element instead of 32, and the same
- * floats. */
+/* Matrix products whose weights stay in the codes of their file (kern/coded.h): 5 to 16 bits an element, and the same values as
+ * unpacked. */
 #ifndef CA_MODEL_GEMM_CODED_H
 #define CA_MODEL_GEMM_CODED_H
 
@@ -21,6 +21,6 @@ ca_status ca_coded_weight_pack(uint32_t k, uint32_t n, const ca_gemm_source *sou
 void ca_coded_weight_destroy(ca_coded_weight *weight);
 
 /* c (+)= a * W as ca_gemm_run. A row of c depends on its own row of a only. */
-void ca_coded_weight_run(const ca_kern *kern, const ca_coded_weight *weight, const float *a, uint32_t m, float *c, bool accumulate);
+void ca_coded_weight_run(const ca_kern *kern, const ca_coded_weight *weight, const void *a, uint32_t m, float *c, bool accumulate);
 
 #endif

@@ -490,6 +490,7 @@ end:;
     const ca_gemm_count gemm_after = ca_gemm_counted(s->gemm);
     s->stats.prefill_ms += (omp_get_wtime() - start) * 1e3;
     s->stats.gemm_ms += gemm_after.ms - gemm_before.ms;
+    s->stats.gemm_gflop += (gemm_after.flop - gemm_before.flop) * 1e-9;
     s->stats.gflop += (gemm_after.flop - gemm_before.flop) * 1e-9;
     return st;
 }

@@ -92,23 +92,41 @@ static void drop(const parts *p)
     for (uint32_t i = 0; i < MAX_PARTS; i++) free(p->blocks[i]);
 }
 
+/* n floats that bf16 holds, in the set's type. */
+static const void *typed(const ca_kern *kern, const float *a, size_t n, uint16_t *room)
+{
+    for (size_t i = 0; i < n && kern->flow == CA_BF16; i++) room[i] = ca_f32_to_bf16(a[i]);
+    return kern->flow == CA_BF16 ? (const void *)room : a;
+}
+
+/* A weight as the set's products see it; those of pairs take denormal numbers for zero. */
+static float as_seen(const ca_kern *kern, float w)
+{
+    if (kern->flow != CA_BF16) return w;
+    return fabsf(w) < 0x1p-126F ? 0.0F : ca_bf16_to_f32(ca_f32_to_bf16(w));
+}
+
 /* Rows of zeros but for a 1: every weight by itself. Zeros of both signs count as equal. */
 static void weights_are_equal(const ca_kern *kern, const ca_coded_weight *weight, const float *rows)
 {
     enum { M = 7 };
     float *a = calloc((size_t)M * K, sizeof *a), *c = malloc((size_t)M * weight->n * sizeof *c);
-    assert_true(a != NULL && c != NULL);
+    uint16_t *room = malloc((size_t)M * K * sizeof *room);
+    assert_true(a != NULL && c != NULL && room != NULL);
     for (uint32_t first = 0; first < K; first += M) {
         const uint32_t m = ca_min_u32(M, K - first); /* once in registers alone, else with panels of floats */
         memset(a, 0, (size_t)M * K * sizeof *a);
         for (uint32_t r = 0; r < m; r++) a[(size_t)r * K + first + r] = 1.0F;
-        ca_coded_weight_run(kern, weight, a, m, c, false);
+        ca_coded_weight_run(kern, weight, typed(kern, a, (size_t)M * K, room), m, c, false);
         for (uint32_t r = 0; r < m; r++)
-            for (uint32_t j = 0; j < weight->n; j++)
-                if (c[(size_t)r * weight->n + j] != rows[(size_t)j * K + first + r])
+            for (uint32_t j = 0; j < weight->n; j++) {
+                const float expected = as_seen(kern, rows[(size_t)j * K + first + r]);
+                if (c[(size_t)r * weight->n + j] != expected)
                     fail_msg("%s: [%u][%u] is %.9g, not %.9g", kern->name, first + r, j, (double)c[(size_t)r * weight->n + j],
-                             (double)rows[(size_t)j * K + first + r]);
+                             (double)expected);
+            }
     }
+    free(room);
     free(c);
     free(a);
 }
@@ -119,23 +137,25 @@ static void sums_are_close(const ca_kern *kern, const ca_coded_weight *weight, c
     const uint32_t n = weight->n, counts[] = { M, 1, 2, 3, 4, 5, 9, 193 };
     float *a = malloc((size_t)M * K * sizeof *a), *all = malloc((size_t)M * n * sizeof *all),
           *c = malloc((size_t)M * n * sizeof *c);
-    assert_true(a != NULL && all != NULL && c != NULL);
+    uint16_t *room = malloc((size_t)M * K * sizeof *room);
+    assert_true(a != NULL && all != NULL && c != NULL && room != NULL);
     uint64_t seed = 3;
-    for (size_t i = 0; i < (size_t)M * K; i++) a[i] = (float)(int32_t)(draw(&seed) - (1U << 30)) * 0x1p-30F;
+    for (size_t i = 0; i < (size_t)M * K; i++) a[i] = as_seen(kern, (float)(int32_t)(draw(&seed) - (1U << 30)) * 0x1p-30F);
+    const void *as = typed(kern, a, (size_t)M * K, room);
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
         const uint32_t m = counts[i];
         for (size_t at = 0; at < (size_t)m * n; at++) c[at] = NAN; /* a plain product does not read C */
-        ca_coded_weight_run(kern, weight, a, m, c, false);
+        ca_coded_weight_run(kern, weight, as, m, c, false);
         if (i == 0) memcpy(all, c, (size_t)m * n * sizeof *c);
         assert_memory_equal(all, c, (size_t)m * n * sizeof *c); /* a row's bits do not depend on how many there are */
     }
     for (size_t at = 0; at < (size_t)M * n; at++) c[at] = 0.75F;
-    ca_coded_weight_run(kern, weight, a, M, c, true);
+    ca_coded_weight_run(kern, weight, as, M, c, true);
     for (uint32_t r = 0; r < M; r += 57) {
         for (uint32_t j = 0; j < n; j++) {
             double sum = 0, size = 1;
             for (uint32_t p = 0; p < K; p++) {
-                const double term = (double)a[(size_t)r * K + p] * (double)rows[(size_t)j * K + p];
+                const double term = (double)a[(size_t)r * K + p] * (double)as_seen(kern, rows[(size_t)j * K + p]);
                 sum += term;
                 size += fabs(term);
             }
@@ -145,35 +165,42 @@ static void sums_are_close(const ca_kern *kern, const ca_coded_weight *weight, c
                 fail_msg("%s: row %u column %u is %.9g and %.9g, expected %.9g +- %.2g", kern->name, r, j, got, added, sum, bound);
         }
     }
+    free(room);
     free(c);
     free(all);
     free(a);
 }
 
-/* What models call keeps a weight that fits in this way, in memory and in bits. */
+/* What models call keeps a weight that fits in this way, in memory and in bits. Where oneDNN has no products of bf16 pairs (on ARM64), no
+ * model runs with such a set. */
 static void through_the_engine(const ca_kern *kern, const ca_coded_weight *same, const ca_gemm_source *source)
 {
     enum { M = 5 };
     ca_gemm_engine *engine = NULL;
+    const ca_status made = ca_gemm_engine_create(kern, &engine);
+    if (made == CA_E_UNSUPPORTED && strcmp(kern->name, "neonbf16") == 0) return;
+    assert_int_equal(made, CA_OK);
     ca_gemm_weight *weight = NULL;
     ca_gemm_runner *runner = NULL;
     size_t bytes = 0;
     float *a = malloc((size_t)M * K * sizeof *a), *c = malloc((size_t)M * same->n * sizeof *c),
           *d = malloc((size_t)M * same->n * sizeof *d);
-    assert_true(a != NULL && c != NULL && d != NULL);
+    uint16_t *room = malloc((size_t)M * K * sizeof *room);
+    assert_true(a != NULL && c != NULL && d != NULL && room != NULL);
     for (size_t i = 0; i < (size_t)M * K; i++) a[i] = (float)(i % 17) - 8.0F;
-    assert_int_equal(ca_gemm_engine_create(kern, &engine), CA_OK);
+    const void *as = typed(kern, a, (size_t)M * K, room);
     assert_int_equal(ca_gemm_packed_bytes(engine, false, K, same->n, source, &bytes), CA_OK);
     assert_int_equal(ca_gemm_pack(engine, false, K, same->n, source, &weight), CA_OK);
     assert_int_equal(ca_gemm_runner_create(engine, &runner), CA_OK);
     assert_int_equal(bytes, same->bytes);
     assert_int_equal(ca_gemm_weight_bytes(weight), same->bytes);
-    assert_int_equal(ca_gemm_run(runner, weight, a, M, c, false), CA_OK);
-    ca_coded_weight_run(kern, same, a, M, d, false);
+    assert_int_equal(ca_gemm_run(runner, weight, as, M, c, false), CA_OK);
+    ca_coded_weight_run(kern, same, as, M, d, false);
     assert_memory_equal(c, d, (size_t)M * same->n * sizeof *c);
     ca_gemm_runner_destroy(runner);
     ca_gemm_weight_destroy(weight);
     ca_gemm_engine_destroy(engine);
+    free(room);
     free(d);
     free(c);
     free(a);

@@ -421,7 +421,19 @@ static int length_view(const struct results *all, size_t l, double *values, stru
     return good ? EXIT_DONE : fail("no memory for the table");
 }
 
-/* Averages over lengths, and their mean, as the published tables have them. */
+/* Tasks that the method has no answer to, of those that could be there. */
+static unsigned missing_tasks(const struct results *all, size_t m, size_t l)
+{
+    char key[RULER_KEY];
+    unsigned missing = 0;
+    for (size_t t = 0; t < RULER_TASKS; t++) {
+        ruler_key(all->lengths[l], ruler_tasks[t].name, key);
+        if (all->tasks >> t & 1 && cell_of(all, m, l, t)->n == 0 && !json_object_get(all->skipped, key)) missing |= 1U << t;
+    }
+    return missing;
+}
+
+/* Averages over lengths, and their mean, as the published tables have them; none over fewer tasks than other methods have. */
 static int lengths_view(const struct results *all, double *values, struct view *view)
 {
     *view = (struct view){ 0 };
@@ -437,7 +449,7 @@ static int lengths_view(const struct results *all, double *values, struct view *
         struct table_cell cells[MOST_COLUMNS] = { { all->names[m], 0 } };
         double sum = 0;
         for (size_t l = 0; l < all->n_lengths; l++) {
-            cells[l + 1].number = summarize(all, m, l, all->tasks, values).score;
+            cells[l + 1].number = missing_tasks(all, m, l) ? NAN : summarize(all, m, l, all->tasks, values).score;
             sum += cells[l + 1].number;
         }
         cells[all->n_lengths + 1].number = sum / (double)all->n_lengths;
@@ -450,19 +462,18 @@ static int lengths_view(const struct results *all, double *values, struct view *
 static void tell_missing(const struct results *all, size_t m, const char *start, FILE *out)
 {
     enum { NAMED = 4 };
-    char key[RULER_KEY];
     size_t missing = 0;
-    for (size_t l = 0; l < all->n_lengths; l++)
+    for (size_t l = 0; l < all->n_lengths; l++) {
+        const unsigned tasks = missing_tasks(all, m, l);
         for (size_t t = 0; t < RULER_TASKS; t++) {
-            if (!(all->tasks >> t & 1) || cell_of(all, m, l, t)->n > 0) continue;
-            ruler_key(all->lengths[l], ruler_tasks[t].name, key);
-            if (json_object_get(all->skipped, key)) continue;
+            if (!(tasks >> t & 1)) continue;
             if (missing == 0) fprintf(out, "%s%s has no answers to ", start, all->names[m]);
             if (missing < NAMED) fprintf(out, "%s%s at %zu", missing > 0 ? ", " : "", ruler_tasks[t].name, all->lengths[l]);
             missing++;
         }
+    }
     if (missing > NAMED) fprintf(out, " and %zu more", missing - NAMED);
-    if (missing > 0) fprintf(out, ": its averages are over fewer tasks.\n");
+    if (missing > 0) fprintf(out, ": its averages there are over fewer tasks, its mean is left out.\n");
 }
 
 /* What a reader must know before the numbers. */

@@ -165,6 +165,12 @@ printed '^dense  *100\.00  *100\.00  *100\.00 '
 ! grep -q 'has no answers' "$work/out" || fail "a hole is told as an answer that is missing"
 accept eval ruler score "$work/made.out" --json
 printed '"512/vt": "too short for it"'
+# An average over fewer tasks than other methods may have stands in no comparison of averages.
+cp -r "$work/made.out" "$work/less.out"
+rm "$work/less.out"/dense/synthetic/1024/pred/fwe.jsonl
+accept eval ruler score "$work/less.out"
+printed '^dense has no answers to fwe at 1024: its averages there are over fewer tasks, its mean is left out\.$'
+printed '^dense  *100\.00  *-  *-$'
 # shellcheck disable=SC2086
 tool $one --tasks cwe,fwe --data "$made" --lengths 512 --out "$work/made2.out"
 [ "$code" -eq 1 ] || fail "a file that is missing without a reason is no failure"

@@ -30,7 +30,7 @@ accept bench prefill -m "$MODEL" --lengths 64,1100 --runs 2 --warmup 0 --csv "$w
 [ "$(grep -c '^flashprefill+compactattn  *\(64\|1100\)  ' "$work/out")" -eq 2 ] || fail "not a row for each length"
 [ "$(wc -l <"$work/rows.csv")" -eq 9 ] || fail "the CSV has not 1 + 2 x 4 lines"
 head -n 1 "$work/rows.csv" | grep -q '^method,prompt_tokens,ttft_ms,.*,ttft_speedup$' || fail "the CSV has another heading"
-[ "$(tail -n +2 "$work/rows.csv" | tr -cd ',\n' | sort -u)" = ",,,,,,,,,," ] || fail "the CSV's rows have not 11 fields"
+[ "$(tail -n +2 "$work/rows.csv" | tr -cd ',\n' | sort -u)" = ",,,,,,,,,,,," ] || fail "the CSV's rows have not 13 fields"
 accept bench prefill -m "$MODEL" --lengths 64 --methods compactattn --runs 1 --warmup 0 --json
 json_keys
 printed '"peak_gflops": [1-9]'

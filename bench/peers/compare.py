@@ -8,6 +8,7 @@ import argparse
 import math
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -279,6 +280,7 @@ def read_options() -> argparse.Namespace:
 
 def main() -> int:
     options = read_options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # keeps the finished rows, as Ctrl-C does
     options.out.mkdir(parents=True, exist_ok=True)
     ours = Ours(options.tool, options.model, options.text, options.threads)
     try:

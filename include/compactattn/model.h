@@ -17,9 +17,9 @@ typedef enum ca_rope_extension { CA_EXTEND_NONE = 0, CA_EXTEND_LINEAR = 1, CA_EX
 
 /* Type of the layers' matrix products. NATIVE: the kernel set's own, bf16 or f32. Weights are those of their file, rounded to bf16 for
  * products of bf16; quantised, bf16 and f16 ones stay in 5 to 16 bits each until a product runs (src/kern/coded.h), or are unpacked once
- * for AMX. INT8: weights and activations are rounded to 8 bits, after a rotation that spreads large values, each group of up to 512 with
- * a scale of its own (src/kern/int8.h); sums are exact, then f32. AVX-512 VNNI runs it at twice the rate of bf16; without it the results
- * are the same bits, but slower than NATIVE. The output matrix and the router of experts stay native. */
+ * for AMX and plain C. INT8: weights and activations are rounded to 8 bits, after a rotation that spreads large values, each group of up
+ * to 512 with a scale of its own (src/kern/int8.h); sums are exact, then f32. AVX-512 VNNI runs it at twice the rate of bf16; without it
+ * the results are the same bits, but slower than NATIVE. The output matrix and the router of experts stay native. */
 typedef enum ca_matmul { CA_MATMUL_NATIVE = 0, CA_MATMUL_INT8 = 1 } ca_matmul;
 /* "native" or "int8" */
 CA_API const char *ca_matmul_name(ca_matmul matmul);

@@ -172,6 +172,12 @@ struct ca_kern {
 
 uint32_t ca_cpu_features(void);
 
+/* Bytes of an element of the set's type. */
+static inline size_t ca_flow_bytes(const ca_kern *kern)
+{
+    return kern->flow == CA_BF16 ? 2 : 4;
+}
+
 /* Element offsets inside a page; the definition of the layout. */
 static inline size_t ca_page_k_index(const ca_kern *kern, uint32_t page_tokens, uint32_t head_dim, uint32_t t, uint32_t d)
 {

@@ -155,7 +155,7 @@ void ca_coded_weight_run(const ca_kern *kern, const ca_coded_weight *weight, con
     for (uint32_t u = 0; u < n_blocks * n_panels; u++) {
         const uint32_t block = u / n_panels, panel = u % n_panels;
         const uint32_t row = block_start(block, n_blocks, n_tiles), end = block_start(block + 1, n_blocks, n_tiles);
-        kern->coded(&(ca_coded_job){ .a = (const char *)a + (size_t)row * k * (kern->flow == CA_BF16 ? 2 : 4),
+        kern->coded(&(ca_coded_job){ .a = (const char *)a + (size_t)row * k * ca_flow_bytes(kern),
                                      .n_rows = ca_min_u32(m, end) - row,
                                      .k = k,
                                      .panel = &weight->panels[panel],

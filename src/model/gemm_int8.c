@@ -118,7 +118,7 @@ void ca_int8_weight_run(const ca_kern *kern, const ca_int8 *int8, const ca_int8_
 {
     const uint32_t k = weight->k, n = weight->n, n_groups = ca_int8_groups(k);
     const uint32_t rows = unit_rows(int8, m), n_blocks = ca_ceil_div(m, rows), n_panels = ca_ceil_div(n, CA_INT8_PANEL);
-    const size_t row_bytes = (size_t)k * (kern->flow == CA_BF16 ? 2 : 4);
+    const size_t row_bytes = k * ca_flow_bytes(kern);
     const rounded r = lay_out(k, m, scratch);
 #pragma omp parallel
     {

@@ -11,7 +11,7 @@
 
 size_t ca_layers_elem_bytes(const ca_model *model)
 {
-    return ca_kern_flow_dtype(model->kern) == CA_BF16 ? 2 : 4;
+    return ca_flow_bytes(model->kern);
 }
 
 /* The next rows * row_bytes bytes of a block, 64-byte aligned; NULL while only measuring. */

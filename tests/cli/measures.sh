@@ -33,6 +33,8 @@ head -n 1 "$work/rows.csv" | grep -q '^method,prompt_tokens,ttft_ms,.*,ttft_spee
 [ "$(tail -n +2 "$work/rows.csv" | tr -cd ',\n' | sort -u)" = ",,,,,,,,,,,," ] || fail "the CSV's rows have not 13 fields"
 accept bench prefill -m "$MODEL" --lengths 64 --methods compactattn --runs 1 --warmup 0 --json
 json_keys
+printed '"gemm_ms": [0-9.]*[1-9]'
+printed '"gemm_gflop_s": [0-9.]*[1-9]'
 printed '"peak_gflops": [1-9]'
 [ "$(grep -c '"method"' "$work/out")" -eq 1 ] || fail "other methods than asked for"
 refuse 1 "$work/no/rows.csv" bench prefill -m "$MODEL" --lengths 64 --methods dense --runs 1 --warmup 0 --csv "$work/no/rows.csv"

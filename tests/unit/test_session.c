@@ -182,7 +182,8 @@ static void test_full_tables_equal_dense(void **state)
             const double gflop = stats.gflop;
             ca_model_info info;
             ca_model_get_info(models[m], &info);
-            const double attention = 4e-9 * info.head_dim * info.n_heads * info.n_layers * (N * (N + 1) / 2);
+            const double pairs = 0.5 * N * (N + 1);
+            const double attention = 4e-9 * info.head_dim * info.n_heads * info.n_layers * pairs;
             assert_true(fabs(stats.gemm_gflop + attention - gflop) <= 1e-9 * gflop);
             for (int executor = CA_EXEC_BLOCK_SPARSE; executor <= CA_EXEC_AUTO; executor++) {
                 opt = options((ca_executor)executor, chunk);

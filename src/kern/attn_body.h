@@ -22,6 +22,7 @@ enum { ATTN_JOB = V_JOB, ATTN_UNIT = CA_ATTN_TILE };
 #define ATTN_BYTE_FLOP 2.0
 #define ATTN_JOB_FLOP 1e5
 enum { ATTN_SLACK = 6, ATTN_TILES = ATTN_JOB / V_TILE_MR, ATTN_GROUP = V_KS == 2 ? 256 : 128, ATTN_GROUP_PAGES = ATTN_GROUP / 16 };
+enum { ATTN_AHEAD = 16 /* query vectors */ };
 
 typedef struct attn_scratch {
     float *q;          /* units [ATTN_TILES][head_dim/KS][V_TILE_MR] */
@@ -78,9 +79,10 @@ static attn_scratch attn_scratch_cut(void *mem, uint32_t head_dim, uint32_t page
 static __attribute__((noinline, cold)) void attn_raise(const attn_scratch *s, uint32_t r, float top, uint32_t head_dim,
                                                        uint32_t p_done)
 {
-    const float m = ceilf(top);
-    const float f = exp2f(s->m[r] - m); /* 0 the first time: m was -inf */
+    const float old = s->m[r], m = ceilf(top);
     s->m[r] = m;
+    if (old == -INFINITY) return; /* nothing was added yet */
+    const float f = exp2f(old - m);
     for (uint32_t i = 0; i < VW; i++) s->l[(size_t)r * VW + i] *= f;
     for (uint32_t i = 0; i < head_dim; i++) s->o[(size_t)r * head_dim + i] *= f;
     v_elt *p = s->p + (size_t)r * s->p_stride;
@@ -264,17 +266,38 @@ V_INLINE void attn_pv(const tile_form form, int mr, int nv, float *o, uint32_t h
 #undef CALL
 }
 
-/* Query vectors to the kernel's type, interleaved by tile so that a tile's broadcasts are adjacent. Unused lanes are zero. */
+/* Where query vector i begins in Q, and its result in O: elements from those of the job's first token and head. */
+static inline size_t attn_at(const ca_attn_job *job, uint32_t i, size_t token_stride)
+{
+    const uint32_t vec = job->first + i;
+    return (size_t)(vec / job->n_heads) * token_stride + (size_t)(vec % job->n_heads) * job->head_dim;
+}
+
+/* Query vectors to the kernel's type, interleaved by tile so that a tile's broadcasts are adjacent. Unused lanes are zero. A vector's
+ * lines, far apart from the next token's, are asked for ATTN_AHEAD vectors before they are read. */
 static void attn_pack_q(const ca_attn_job *job, const attn_scratch *s, uint32_t n_tiles)
 {
     const uint32_t units = job->head_dim / V_KS;
-    for (uint32_t i = 0; i < n_tiles * V_TILE_MR; i++) {
+    for (uint32_t step = 0; step < n_tiles * V_TILE_MR + ATTN_AHEAD; step++) {
+        if (step < job->count) {
+            const float *src = job->q + attn_at(job, step, job->q_stride);
+            for (uint32_t d = 0; d < job->head_dim; d += 16) __builtin_prefetch(src + d, 0, 3);
+        }
+        if (step < ATTN_AHEAD) continue;
+        const uint32_t i = step - ATTN_AHEAD;
         float *dst = s->q + (size_t)(i / V_TILE_MR) * units * V_TILE_MR + i % V_TILE_MR;
-        const uint32_t vec = job->first + ca_min_u32(i, job->count - 1);
-        const uint32_t token = vec / job->n_heads;
-        s->pos[i] = (int32_t)(job->pos + token);
-        const float *src = job->q + (size_t)token * job->q_stride + (size_t)(vec % job->n_heads) * job->head_dim;
-        pack_vector(dst, V_TILE_MR, i < job->count ? src : NULL, units);
+        s->pos[i] = (int32_t)(job->pos + (job->first + ca_min_u32(i, job->count - 1)) / job->n_heads);
+        pack_vector(dst, V_TILE_MR, i < job->count ? job->q + attn_at(job, i, job->q_stride) : NULL, units);
+    }
+}
+
+/* Asks for the lines that the results go to. */
+static void attn_fetch_o(const ca_attn_job *job)
+{
+    const size_t size = job->o_type == CA_F32 ? 4 : 2;
+    for (uint32_t i = 0; i < job->count && !job->sums; i++) {
+        const char *o = (const char *)job->o + attn_at(job, i, job->o_stride) * size;
+        for (size_t at = 0; at < job->head_dim * size; at += 64) __builtin_prefetch(o + at, 1, 2);
     }
 }
 
@@ -352,8 +375,7 @@ static void attn_write(const ca_attn_job *job, const attn_scratch *s)
 {
     const uint32_t dim = job->head_dim;
     for (uint32_t i = 0; i < job->count; i++) {
-        const uint32_t vec = job->first + i;
-        const size_t at = (size_t)(vec / job->n_heads) * job->o_stride + (size_t)(vec % job->n_heads) * dim;
+        const size_t at = attn_at(job, i, job->o_stride);
         const float l = v_hadd(v_load(s->l + (size_t)i * VW));
         const vf inv = v_set1(l != 0.0F ? 1.0F / l : 0.0F); /* no visible key: zero */
         const float *o = s->o + (size_t)i * dim;
@@ -390,6 +412,7 @@ static void attn(const ca_attn_job *job)
     const uint32_t n_known = job->n_pages + job->n_ahead;
     uint32_t n_views = 0;
     for (uint32_t i = 0; i < job->n_pages; i++) {
+        if (i + 1 == job->n_pages) attn_fetch_o(job);
         if ((int64_t)job->pages[i].pos > s.pos[n - 1]) continue;
         const uint32_t same = i + s.group; /* the page that will have this one's place */
         views[n_views].next_v = same < n_known ? (const float *)job->pages[same].data + v_at : NULL;
@@ -399,7 +422,7 @@ static void attn(const ca_attn_job *job)
         attn_group_values(job, &s, views, n_views, n_tiles);
         n_views = 0;
     }
-    attn_group_values(job, &s, views, n_views, n_tiles);
+    if (n_views > 0) attn_group_values(job, &s, views, n_views, n_tiles);
     attn_write(job, &s);
 }
 

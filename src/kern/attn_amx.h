@@ -428,10 +428,10 @@ static void amx_pack_q(amx *a)
     const ca_attn_job *job = a->job;
     const uint32_t n = (uint32_t)ca_align_up(job->count, AMX_ROWS), dim = job->head_dim;
     for (uint32_t i = 0; i < n; i++) {
-        const uint32_t vec = job->first + ca_min_u32(i, job->count - 1), token = vec / job->n_heads;
-        const float *src = job->q + (size_t)token * job->q_stride + (size_t)(vec % job->n_heads) * dim;
+        const uint32_t from = ca_min_u32(i, job->count - 1);
+        const float *src = job->q + ca_attn_at(job, from, job->q_stride);
         uint16_t *dst = a->q + (size_t)(i / AMX_ROWS) * a->n_steps * AMX_TILE + i % AMX_ROWS * AMX_STEP;
-        a->pos[i] = (int32_t)(job->pos + token);
+        a->pos[i] = (int32_t)(job->pos + ca_attn_token(job, from));
         for (uint32_t d = 0; d < a->n_steps * AMX_STEP; d += 16) {
             const bool some = i < job->count && d < dim;
             v_store_elts(dst + (size_t)d / AMX_STEP * AMX_TILE + d % AMX_STEP, some ? v_load(src + d) : v_zero());
@@ -444,8 +444,7 @@ static void amx_write(const amx *a)
     const ca_attn_job *job = a->job;
     const uint32_t dim = job->head_dim, n_columns = dim / 16;
     for (uint32_t i = 0; i < job->count; i++) {
-        const uint32_t vec = job->first + i;
-        const size_t at = (size_t)(vec / job->n_heads) * job->o_stride + (size_t)(vec % job->n_heads) * dim;
+        const size_t at = ca_attn_at(job, i, job->o_stride);
         const float l = v_hadd(v_load(a->l + (size_t)i * 16));
         const vf inv = v_set1(l != 0.0F ? 1.0F / l : 0.0F); /* no visible key: zero */
         const float *o = a->o + (size_t)(i / AMX_ROWS) * n_columns * AMX_SUMS + i % AMX_ROWS * 16;

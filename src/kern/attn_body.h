@@ -266,13 +266,6 @@ V_INLINE void attn_pv(const tile_form form, int mr, int nv, float *o, uint32_t h
 #undef CALL
 }
 
-/* Where query vector i begins in Q, and its result in O: elements from those of the job's first token and head. */
-static inline size_t attn_at(const ca_attn_job *job, uint32_t i, size_t token_stride)
-{
-    const uint32_t vec = job->first + i;
-    return (size_t)(vec / job->n_heads) * token_stride + (size_t)(vec % job->n_heads) * job->head_dim;
-}
-
 /* Query vectors to the kernel's type, interleaved by tile so that a tile's broadcasts are adjacent. Unused lanes are zero. A vector's
  * lines, far apart from the next token's, are asked for ATTN_AHEAD vectors before they are read. */
 static void attn_pack_q(const ca_attn_job *job, const attn_scratch *s, uint32_t n_tiles)
@@ -280,14 +273,14 @@ static void attn_pack_q(const ca_attn_job *job, const attn_scratch *s, uint32_t 
     const uint32_t units = job->head_dim / V_KS;
     for (uint32_t step = 0; step < n_tiles * V_TILE_MR + ATTN_AHEAD; step++) {
         if (step < job->count) {
-            const float *src = job->q + attn_at(job, step, job->q_stride);
+            const float *src = job->q + ca_attn_at(job, step, job->q_stride);
             for (uint32_t d = 0; d < job->head_dim; d += 16) __builtin_prefetch(src + d, 0, 3);
         }
         if (step < ATTN_AHEAD) continue;
         const uint32_t i = step - ATTN_AHEAD;
         float *dst = s->q + (size_t)(i / V_TILE_MR) * units * V_TILE_MR + i % V_TILE_MR;
-        s->pos[i] = (int32_t)(job->pos + (job->first + ca_min_u32(i, job->count - 1)) / job->n_heads);
-        pack_vector(dst, V_TILE_MR, i < job->count ? job->q + attn_at(job, i, job->q_stride) : NULL, units);
+        s->pos[i] = (int32_t)(job->pos + ca_attn_token(job, ca_min_u32(i, job->count - 1)));
+        pack_vector(dst, V_TILE_MR, i < job->count ? job->q + ca_attn_at(job, i, job->q_stride) : NULL, units);
     }
 }
 
@@ -296,7 +289,7 @@ static void attn_fetch_o(const ca_attn_job *job)
 {
     const size_t size = job->o_type == CA_F32 ? 4 : 2;
     for (uint32_t i = 0; i < job->count && !job->sums; i++) {
-        const char *o = (const char *)job->o + attn_at(job, i, job->o_stride) * size;
+        const char *o = (const char *)job->o + ca_attn_at(job, i, job->o_stride) * size;
         for (size_t at = 0; at < job->head_dim * size; at += 64) __builtin_prefetch(o + at, 1, 2);
     }
 }
@@ -375,7 +368,7 @@ static void attn_write(const ca_attn_job *job, const attn_scratch *s)
 {
     const uint32_t dim = job->head_dim;
     for (uint32_t i = 0; i < job->count; i++) {
-        const size_t at = attn_at(job, i, job->o_stride);
+        const size_t at = ca_attn_at(job, i, job->o_stride);
         const float l = v_hadd(v_load(s->l + (size_t)i * VW));
         const vf inv = v_set1(l != 0.0F ? 1.0F / l : 0.0F); /* no visible key: zero */
         const float *o = s->o + (size_t)i * dim;

@@ -48,8 +48,8 @@ static inline int ca_page_hidden(const ca_page_ref *page, int32_t pos, uint32_t 
     return n < 0 ? 0 : n > (int64_t)page->len ? (int)page->len : (int)n;
 }
 
-/* One unit of attention work: query vectors that share a page list. Query vector i is token token0 + i / n_heads, head
- * i % n_heads of the row; vectors [first, first + count) of the row are computed. */
+/* One unit of attention work: query vectors that share a page list. Vector i of a row is its token i / n_heads, head
+ * i % n_heads; those of [first, first + count) are computed. */
 typedef struct ca_attn_job {
     const ca_page_ref *pages;
     uint32_t n_pages;
@@ -68,6 +68,18 @@ typedef struct ca_attn_job {
     float *sums;   /* NULL: o is written; else vector first + i's sums go to sums + i * ca_attn_sums(head_dim), 64-byte aligned */
     void *scratch; /* attn_scratch_bytes, 64-byte aligned, one per thread */
 } ca_attn_job;
+
+/* The token of the row that query vector i of a job belongs to, and where the vector begins in Q, and its result in O: elements from
+ * those of the row's first token and head. */
+static inline uint32_t ca_attn_token(const ca_attn_job *job, uint32_t i)
+{
+    return (job->first + i) / job->n_heads;
+}
+
+static inline size_t ca_attn_at(const ca_attn_job *job, uint32_t i, size_t token_stride)
+{
+    return ca_attn_token(job, i) * token_stride + (size_t)((job->first + i) % job->n_heads) * job->head_dim;
+}
 
 /* Sums over a part of a row's pages, with s = log2(e) scale q.k:  [head_dim] sum of 2^(s - m) v,  then l = sum of 2^(s - m),  then m;
  * l = 0 where no key is visible. */

@@ -18,14 +18,13 @@ static void attn(const ca_attn_job *job)
     const uint32_t dim = job->head_dim;
     float *acc = job->scratch;
     for (uint32_t i = 0; i < job->count; i++) {
-        const uint32_t vec = job->first + i, token = vec / job->n_heads, head = vec % job->n_heads;
-        const float *q = job->q + (size_t)token * job->q_stride + (size_t)head * dim;
+        const float *q = job->q + ca_attn_at(job, i, job->q_stride);
+        const uint64_t pos = (uint64_t)job->pos + ca_attn_token(job, i);
         float m = -INFINITY, l = 0.0F;
         memset(acc, 0, (size_t)dim * 4);
         for (uint32_t p = 0; p < job->n_pages; p++) {
             const ca_page_ref *page = &job->pages[p];
             const float *k = page->data, *v = k + (size_t)job->page_tokens * dim;
-            const uint64_t pos = (uint64_t)job->pos + token;
             for (uint32_t t = 0; t < page->len && (uint64_t)page->pos + t <= pos; t++) {
                 if (job->window > 0 && (uint64_t)page->pos + t + job->window <= pos) continue;
                 float s = 0.0F;
@@ -49,7 +48,7 @@ static void attn(const ca_attn_job *job)
             continue;
         }
         const float inv = l != 0.0F ? 1.0F / l : 0.0F;
-        const size_t at = (size_t)token * job->o_stride + (size_t)head * dim;
+        const size_t at = ca_attn_at(job, i, job->o_stride);
         for (uint32_t d = 0; d < dim; d++) {
             if (job->o_type == CA_F32)
                 ((float *)job->o)[at + d] = acc[d] * inv;

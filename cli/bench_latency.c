@@ -10,6 +10,7 @@
 #include "message.h"
 #include "progress.h"
 #include "sweep.h"
+#include "tune.h"
 
 #include <errno.h>
 #include <math.h>
@@ -17,6 +18,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { MAX_VALUES = 32, WHY = 512 };
 
@@ -34,6 +36,7 @@ struct bench {
     const struct options *options;
     struct engine engine;
     ca_model_info whole; /* of the model with all layers */
+    ca_cost cost;        /* what rows of auto cost: as measured, or built in */
     char shape[1200];    /* config.json of --shape, or empty */
     struct list lengths, batches, chunks, threads;
     uint32_t runs, warmup;
@@ -89,12 +92,15 @@ static int add_shares(struct bench *bench)
     for (const char *at = list; at && *at; at += *at == ',') {
         char *end;
         const double keep = strtod(at, &end);
+        size_t twin = 0;
         if (end == at || !(keep >= 0 && keep <= 1) || (*end && *end != ',') || bench->n_methods == METHOD_MAX)
             return usage_error("--keep %s: expected numbers from 0 to 1, separated by commas, and no more than %d methods", list,
                                METHOD_MAX);
         struct latency_method *m = &bench->methods[bench->n_methods++];
         *m = (struct latency_method){ { .selector = CA_SELECT_USER, .executor = CA_EXEC_COMPACT }, keep, 0 };
         snprintf(m->method.name, sizeof m->method.name, "keep=%.6g+compactattn", keep);
+        while (strcmp(bench->methods[twin].method.name, m->method.name) != 0) twin++;
+        if (&bench->methods[twin] != m) return usage_error("--keep %s: %.6g is listed twice", list, keep);
         at = end;
     }
     return EXIT_DONE;
@@ -157,9 +163,22 @@ static int session_opt(const struct bench *bench, const struct engine *engine, c
     const int code = method_session_opt(bench->options, &method, engine->gate, out);
     if (m->method.selector == CA_SELECT_USER)
         out->select = (ca_select_opt){ .selector = CA_SELECT_USER, .user = { latency_keep_share, (void *)(uintptr_t)m } };
+    out->cost = bench->cost;
     out->n_threads = (int)cell->threads;
     out->chunk = cell->chunk;
     out->context = cell->length;
+    return code;
+}
+
+/* What is wrong with a method's options is told before anything is measured. */
+static int check_methods(const struct bench *bench, const struct engine *engine)
+{
+    const struct cell cell = { 1, 1, bench->chunks.values[0], bench->lengths.values[0] };
+    int code = EXIT_DONE;
+    for (size_t m = 0; m < bench->n_methods && code == EXIT_DONE; m++) {
+        ca_session_opt opt;
+        code = session_opt(bench, engine, &bench->methods[m], &cell, &opt);
+    }
     return code;
 }
 
@@ -225,6 +244,7 @@ static int open_shape(struct bench *bench)
     uint32_t layers = (uint32_t)o->model_layers;
     int code = engine_open_shape(o, bench->shape, 0, true, &all);
     if (code == EXIT_DONE) bench->whole = all.info;
+    if (code == EXIT_DONE) code = check_methods(bench, &all);
     if (layers == 0) layers = layers_of_folder(o->out);
     if (code == EXIT_DONE && layers == 0) {
         code = engine_open_shape(o, bench->shape, 1, true, &one);
@@ -242,9 +262,12 @@ static int open_shape(struct bench *bench)
 static int open_model(struct bench *bench)
 {
     int code = bench->options->model ? engine_open(bench->options, &bench->engine) : open_shape(bench);
-    if (code == EXIT_DONE && bench->options->model) bench->whole = bench->engine.info;
+    if (code != EXIT_DONE) return code;
+    const ca_kern *kern = ca_model_kern(bench->engine.model);
+    if (!tune_load(kern, &bench->cost)) ca_cost_defaults(kern, &bench->cost);
+    if (bench->options->model) bench->whole = bench->engine.info;
     for (size_t m = 0; m < bench->n_methods; m++) bench->methods[m].n_kv_heads = bench->engine.info.n_kv_heads;
-    return code;
+    return check_methods(bench, &bench->engine);
 }
 
 /* ---- prompts ---- */
@@ -302,23 +325,70 @@ static json_t *methods_json(const struct bench *bench)
     for (size_t m = 0; m < bench->n_methods; m++) {
         ca_session_opt opt;
         if (session_opt(bench, &bench->engine, &bench->methods[m], &cell, &opt) != EXIT_DONE) continue;
-        json_t *settings = sweep_settings(&opt);
+        json_t *settings = sweep_settings(ca_model_kern(bench->engine.model), &opt);
         (void)json_object_del(settings, "chunk");
         json_object_set_new(methods, bench->methods[m].method.name, settings);
     }
     return methods;
 }
 
+/* Hashes of what the prompts come from: the text's ids, or the RULER files that are there, one by one, and the tokenizer. Random ones
+ * are the seed's. */
+static int hash_inputs(const struct bench *bench, json_t **inputs)
+{
+    const struct options *o = bench->options;
+    const struct latency_input *input = &bench->input;
+    char path[FOLDER_PATH], name[32], hash[LEDGER_HASH];
+    int code = EXIT_DONE;
+    *inputs = json_object();
+    if (input->source == LATENCY_TEXT) {
+        ledger_hash_bytes(input->ids, input->n_ids * sizeof *input->ids, hash);
+        json_object_set_new(*inputs, "ids", json_string(hash));
+    }
+    if (o->tokenizer) {
+        code = ledger_hash(o->tokenizer, hash);
+        json_object_set_new(*inputs, "tokenizer", json_string(hash));
+    }
+    for (size_t i = 0; i < bench->lengths.n && o->data && code == EXIT_DONE; i++) {
+        if (!latency_ruler_path(input, bench->lengths.values[i], path, sizeof path) || access(path, F_OK) != 0) continue;
+        code = ledger_hash(path, hash);
+        snprintf(name, sizeof name, "prompts of %u", bench->lengths.values[i]);
+        json_object_set_new(*inputs, name, json_string(hash));
+    }
+    return *inputs ? code : fail("no memory for the settings");
+}
+
+/* What failed in an earlier call is tried again: files come back, and memory. */
+static void try_again(struct bench *bench)
+{
+    for (size_t i = json_array_size(bench->rows); i-- > 0;) {
+        const char *status = "", *id = "", *error = "";
+        json_t *row = json_array_get(bench->rows, i);
+        (void)json_unpack(row, "{s:s, s:s, s:s}", "status", &status, "run_id", &id, "error", &error);
+        if (strcmp(status, "oom") != 0 && strcmp(status, "failed") != 0) continue;
+        note("%s: %s in an earlier call (%s): it is tried again", id, status, error);
+        json_array_remove(bench->rows, i);
+    }
+}
+
 static int begin_folder(struct bench *bench)
 {
     const struct options *o = bench->options;
-    char hash[LEDGER_HASH];
+    char hash[LEDGER_HASH], gate[LEDGER_HASH] = "none", cpu[128];
+    json_t *inputs = NULL;
+    ca_cpu_name(cpu, sizeof cpu);
     int code = folder_prepare(o->out, "summary.csv");
     if (code == EXIT_DONE) code = ledger_hash(o->model ? o->model : bench->shape, hash);
-    if (code != EXIT_DONE) return code;
+    if (code == EXIT_DONE && o->gate) code = ledger_hash(o->gate, gate);
+    if (code == EXIT_DONE) code = hash_inputs(bench, &inputs);
+    if (code != EXIT_DONE) {
+        json_decref(inputs);
+        return code;
+    }
     json_t *settings = json_pack(
-        "{s:s, s:o, s:s, s:I, s:I, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:s, s:s, s:s, s:I, s:{s:s, s:s}}", "command",
-        "bench latency", "model", json_text(bench->engine.info.name), "model_hash", hash, "layers",
+        "{s:s, s:s, s:s, s:s, s:s*, s:o, s:s*, s:o, s:s, s:I, s:I, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:s, s:s, s:s, s:I}",
+        "command", "bench latency", "version", ca_version(), "cpu", cpu, "gate", gate, "extend", o->extend, "inputs", inputs,
+        "task", o->data ? o->task : NULL, "model", json_text(bench->engine.info.name), "model_hash", hash, "layers",
         (json_int_t)bench->engine.info.n_layers, "layers_whole", (json_int_t)bench->whole.n_layers, "kernels",
         bench->engine.kernels, "methods", methods_json(bench), "lengths", list_json(&bench->lengths), "batches",
         list_json(&bench->batches), "chunks", list_json(&bench->chunks), "threads", list_json(&bench->threads), "runs",
@@ -327,13 +397,14 @@ static int begin_folder(struct bench *bench)
         o->data   ? o->data
         : o->file ? o->file
                   : "",
-        "schedule", o->schedule, "seed", (json_int_t)o->seed, "note", "version", ca_version(), "task", o->data ? o->task : "");
+        "schedule", o->schedule, "seed", (json_int_t)o->seed);
     if (!settings) return fail("no memory for the settings");
     code = ledger_begin(o->out, settings);
     json_decref(settings);
     json_decref(bench->rows);
     bench->rows = NULL;
     if (code == EXIT_DONE) code = ledger_read(o->out, "runs", &bench->rows);
+    if (code == EXIT_DONE) try_again(bench);
     return code;
 }
 
@@ -345,6 +416,7 @@ static json_t *new_row(const struct bench *bench, const struct latency_method *m
 {
     const bool warms = round < bench->warmup;
     const uint32_t index = warms ? round : round - bench->warmup, turn = bench->input.cycle ? round : 0;
+    const size_t n_records = bench->input.rows.n_rows; /* of the RULER file that is open; else 0, and prompts are without end */
     char id[160], when[32], cpu[128];
     const time_t now = time(NULL);
     struct tm utc;
@@ -356,9 +428,12 @@ static json_t *new_row(const struct bench *bench, const struct latency_method *m
     (void)session_opt(bench, &bench->engine, m, cell, &opt);
     snprintf(id, sizeof id, "%s-t%u-b%u-c%u-l%u-%s%u", m->method.name, cell->threads, cell->batch, cell->chunk, cell->length,
              warms ? "w" : "r", index);
-    json_t *params = sweep_settings(&opt), *samples = json_array();
+    json_t *params = sweep_settings(ca_model_kern(bench->engine.model), &opt), *samples = json_array();
     if (!isnan(m->keep)) json_object_set_new(params, "keep", json_number(m->keep));
-    for (uint32_t b = 0; b < cell->batch; b++) json_array_append_new(samples, json_integer(turn + b));
+    for (uint32_t b = 0; b < cell->batch; b++) {
+        const size_t record = (size_t)turn + b;
+        json_array_append_new(samples, json_integer((json_int_t)(n_records > 0 ? record % n_records : record)));
+    }
     return json_pack(
         "{s:i, s:s, s:s, s:s, s:o, s:o, s:s, s:n, s:n, s:i, s:o, s:I, s:I, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I, "
         "s:s, s:s*, s:o, s:s, s:s, s:I}",
@@ -391,27 +466,27 @@ static int keep_row(struct bench *bench, json_t *row, const char *status, const 
     return EXIT_DONE;
 }
 
-/* What earlier calls have of a method in a cell: failed for good, or how many measured runs. */
-static uint32_t runs_of(const struct bench *bench, const struct latency_method *m, const struct cell *cell, bool *failed)
+static bool is_of(json_t *row, const struct latency_method *m, const struct cell *cell)
+{
+    const char *method = "";
+    json_int_t threads = 0, batch = 0, chunk = 0, length = 0;
+    return json_unpack(row, "{s:s, s:I, s:I, s:I, s:I}", "method", &method, "threads", &threads, "batch_size", &batch, "chunk_size",
+                       &chunk, "seq_len", &length) == 0 &&
+           strcmp(method, m->method.name) == 0 && threads == cell->threads && batch == cell->batch && chunk == cell->chunk &&
+           length == cell->length;
+}
+
+/* How many measured runs of a method in a cell are there. */
+static uint32_t runs_of(const struct bench *bench, const struct latency_method *m, const struct cell *cell)
 {
     size_t i;
     json_t *row;
     uint32_t n = 0;
-    *failed = false;
     json_array_foreach(bench->rows, i, row)
     {
-        const char *method = "", *phase = "", *status = "";
-        json_int_t threads = 0, batch = 0, chunk = 0, length = 0;
-        if (json_unpack(row, "{s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "method", &method, "phase", &phase, "status", &status,
-                        "threads", &threads, "batch_size", &batch, "chunk_size", &chunk, "seq_len", &length) != 0)
-            continue;
-        if (strcmp(method, m->method.name) != 0 || threads != cell->threads || batch != cell->batch || chunk != cell->chunk ||
-            length != cell->length)
-            continue;
-        if (strcmp(status, "ok") != 0)
-            *failed = true;
-        else
-            n += strcmp(phase, "measured") == 0;
+        const char *phase = json_string_value(json_object_get(row, "phase")),
+                   *status = json_string_value(json_object_get(row, "status"));
+        n += phase && status && strcmp(phase, "measured") == 0 && strcmp(status, "ok") == 0 && is_of(row, m, cell);
     }
     return n;
 }
@@ -472,10 +547,8 @@ static int admit(struct turn *t)
     for (size_t m = 0; m < bench->n_methods && code == EXIT_DONE; m++) {
         char why[WHY];
         uint64_t need = 0;
-        bool failed = false;
-        t->had[m] = runs_of(bench, &bench->methods[m], t->cell, &failed);
-        bench->failed = bench->failed || failed;
-        if (failed || t->had[m] >= bench->runs) continue;
+        t->had[m] = runs_of(bench, &bench->methods[m], t->cell);
+        if (t->had[m] >= bench->runs) continue;
         const ca_status status = forecast(bench, &bench->engine, &bench->methods[m], t->cell, &need);
         if (status != CA_OK) {
             snprintf(why, sizeof why, "%s", ca_last_error());
@@ -586,9 +659,8 @@ static double work_of(const struct bench *bench, const struct cell *cell)
 {
     double work = 0;
     for (size_t m = 0; m < bench->n_methods; m++) {
-        bool failed = false;
-        const uint32_t had = runs_of(bench, &bench->methods[m], cell, &failed);
-        if (!failed && had < bench->runs) work += whole_cost(bench, &bench->methods[m], cell) * (bench->warmup + bench->runs - had);
+        const uint32_t had = runs_of(bench, &bench->methods[m], cell);
+        if (had < bench->runs) work += whole_cost(bench, &bench->methods[m], cell) * (bench->warmup + bench->runs - had);
     }
     return work;
 }
@@ -612,10 +684,26 @@ static int run_grid(struct bench *bench)
     return code;
 }
 
+/* The rows in the order of the grid, whenever they were measured. A new reference. */
+static json_t *in_order(const struct bench *bench)
+{
+    json_t *ordered = json_array(), *row;
+    struct cell cell;
+    for (size_t i = 0; next_cell(bench, i, &cell); i++) {
+        for (size_t m = 0; m < bench->n_methods; m++) {
+            size_t r;
+            json_array_foreach(bench->rows, r, row) if (is_of(row, &bench->methods[m], &cell)) json_array_append(ordered, row);
+        }
+    }
+    return ordered;
+}
+
 static int report(const struct bench *bench)
 {
     const struct options *o = bench->options;
-    struct latency_summary *summary = latency_summarize(bench->rows, bench->warmup);
+    json_t *rows = in_order(bench);
+    struct latency_summary *summary = latency_summarize(rows, bench->warmup);
+    json_decref(rows); /* bench has them, too */
     if (!summary) return fail("no memory for the summary");
     int code = o->out && latency_summary_lines(summary) > 0 ? latency_write(summary, o->out) : EXIT_DONE;
     if (code == EXIT_DONE && o->json) {

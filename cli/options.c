@@ -38,6 +38,7 @@ struct spec {
 #define PREFILLS (METHODS & ~(unsigned)CMD_INSPECT_RECALL)
 #define NEEDS_MODEL ((METHODS & ~(unsigned)CMD_LATENCY) | CMD_TOKENIZE | CMD_INSPECT)
 #define MAKES_RULER (CMD_RULER_GENERATE | CMD_RULER)
+#define SWEPT (1U << 31) /* no command: --sweep may set it, as it is read for each method */
 #define U32 4294967295.0
 #define SELECTORS "none|flashprefill|seer|quoka|xattention|minference|trishape|oracle"
 #define EXECUTORS "auto|dense|block_sparse|compactattn|compactattention|compact_attention"
@@ -134,7 +135,7 @@ static const struct spec specs[] = {
       "vt, cwe, fwe)" },
     { "lengths", 0, TEXT, AT(ruler_lengths), 0, 0, "N,N,..", "4096", MAKES_RULER | CMD_RULER_RUN, 0,
       "tokens of prompt and answer together" },
-    { "last-chunk", 0, CHOICE, AT(last_chunk), 0, 0, "merge|own", NULL, CMD_RULER_RUN | CMD_RULER | ANSWERS_LONGBENCH, 0,
+    { "last-chunk", 0, CHOICE, AT(last_chunk), 0, 0, "merge|own", NULL, CMD_RULER_RUN | CMD_RULER | ANSWERS_LONGBENCH | SWEPT, 0,
       "a last chunk that is shorter than the others joins the one before it, as published, or is one of its own (default: merge)" },
     { "samples", 0, INTEGER, AT(samples), 1, 1e6, "N", "25", MAKES_RULER | CMD_RULER_RUN, 0, "prompts of each task and length" },
     { "seed", 0, INTEGER, AT(data_seed), 0, U32, "S", "42", MAKES_RULER, 0, "seed of the prompts; published ones have 42" },
@@ -185,47 +186,52 @@ static const struct spec specs[] = {
       "how attention reads the KV pages (default: auto for run, dense for logits and perplexity, several for bench and demo)" },
     { "selector", 0, CHOICE, AT(selector), 0, 0, SELECTORS, NULL, SETTINGS, 0,
       "what chooses the KV pages to read (default: flashprefill, or none for dense)" },
-    { "alpha", 0, REAL, AT(alpha), 0, 1e6, "A", NULL, SETTINGS, 0,
+    { "alpha", 0, REAL, AT(alpha), 0, 1e6, "A", NULL, SETTINGS | SWEPT, 0,
       "flashprefill: keep blocks that score at least A times the best of their row" },
     { "free-max", 0, FLAG, AT(free_max), 0, 0, NULL, NULL, SELECTION, 0,
       "flashprefill: the best of a row is taken among blocks that neither sink nor window keeps" },
-    { "sink", 0, INTEGER, AT(sink), 0, U32, "N", NULL, SELECTION, 0, "flashprefill, trishape: always keep the first N tokens" },
-    { "window", 0, INTEGER, AT(window), 1, U32, "N", NULL, SELECTION, 0,
+    { "sink", 0, INTEGER, AT(sink), 0, U32, "N", NULL, SELECTION | SWEPT, 0,
+      "flashprefill, trishape: always keep the first N tokens" },
+    { "window", 0, INTEGER, AT(window), 1, U32, "N", NULL, SELECTION | SWEPT, 0,
       "flashprefill, trishape: always keep the N tokens that end with the diagonal block" },
-    { "min-budget", 0, INTEGER, AT(min_budget), 0, U32, "N", NULL, SELECTION, 0, "flashprefill: always keep the N best blocks" },
-    { "last-dense", 0, INTEGER, AT(last_dense), 0, U32, "N", NULL, SETTINGS, 0,
+    { "min-budget", 0, INTEGER, AT(min_budget), 0, U32, "N", NULL, SELECTION | SWEPT, 0,
+      "flashprefill: always keep the N best blocks" },
+    { "last-dense", 0, INTEGER, AT(last_dense), 0, U32, "N", NULL, SETTINGS | SWEPT, 0,
       "flashprefill, block_sparse: the last N Q blocks read everything" },
-    { "last-mute", 0, INTEGER, AT(last_mute), 0, U32, "N", NULL, SETTINGS, 0,
+    { "last-mute", 0, INTEGER, AT(last_mute), 0, U32, "N", NULL, SETTINGS | SWEPT, 0,
       "flashprefill, compactattn: the last N Q blocks do not vote" },
-    { "last-scope", 0, CHOICE, AT(last_scope), 0, 0, "final|every", NULL, PREFILLS, 0,
+    { "last-scope", 0, CHOICE, AT(last_scope), 0, 0, "final|every", NULL, PREFILLS | SWEPT, 0,
       "the chunks in which --last-dense and --last-mute hold (default: final)" },
     { "gate", 0, TEXT, AT(gate), 0, 0, "FILE", NULL, METHODS, 0, "seer: the model's gate, a safetensors file" },
-    { "threshold", 0, TEXT, AT(threshold), 0, 0, "T", NULL, SETTINGS, 0,
+    { "threshold", 0, TEXT, AT(threshold), 0, 0, "T", NULL, SETTINGS | SWEPT, 0,
       "seer: keep blocks above this probability (LENGTH:T,LENGTH:T.. by length); xattention, oracle: share of the mass to keep" },
     { "relative", 0, FLAG, AT(relative), 0, 0, NULL, NULL, SELECTION, 0,
       "seer: the threshold is divided by the number of visible blocks" },
     { "bare", 0, FLAG, AT(bare), 0, 0, NULL, NULL, SELECTION, 0, "seer: do not always keep the first block and the diagonal" },
-    { "stride", 0, INTEGER, AT(stride), 8, 16, "N", NULL, SELECTION, 0, "xattention: 8 or 16" },
-    { "query-ratio", 0, REAL, AT(query_ratio), 0, 1, "R", NULL, SELECTION, 0, "quoka: share of the chunk's queries that choose" },
-    { "kv-ratio", 0, REAL, AT(kv_ratio), 0, 1, "R", NULL, SETTINGS, 0, "quoka: share of the past tokens to read" },
-    { "top-k", 0, INTEGER, AT(top_k), 1, U32, "N", NULL, SETTINGS, 0, "minference: blocks per Q block" },
-    { "head-worth", 0, REAL, AT(head_worth), 0, 1e6, "W", NULL, SELECTION, 0,
+    { "stride", 0, INTEGER, AT(stride), 8, 16, "N", NULL, SELECTION | SWEPT, 0, "xattention: 8 or 16" },
+    { "query-ratio", 0, REAL, AT(query_ratio), 0, 1, "R", NULL, SELECTION | SWEPT, 0,
+      "quoka: share of the chunk's queries that choose" },
+    { "kv-ratio", 0, REAL, AT(kv_ratio), 0, 1, "R", NULL, SETTINGS | SWEPT, 0, "quoka: share of the past tokens to read" },
+    { "top-k", 0, INTEGER, AT(top_k), 1, U32, "N", NULL, SETTINGS | SWEPT, 0, "minference: blocks per Q block" },
+    { "head-worth", 0, REAL, AT(head_worth), 0, 1e6, "W", NULL, SELECTION | SWEPT, 0,
       "auto: rows of n heads may cost 1 + W (1 - 1/n) times as much as rows of one" },
-    { "qblock-worth", 0, REAL, AT(qblock_worth), 0, 1e6, "W", NULL, SELECTION, 0,
+    { "qblock-worth", 0, REAL, AT(qblock_worth), 0, 1e6, "W", NULL, SELECTION | SWEPT, 0,
       "auto: rows of n Q blocks may cost 1 + W (1 - 1/n) times as much as rows of one" },
-    { "whole", 0, REAL, AT(whole), 0, 10, "F", NULL, SELECTION, 0,
+    { "whole", 0, REAL, AT(whole), 0, 10, "F", NULL, SELECTION | SWEPT, 0,
       "auto: a union of a group and chunk that reads at least this share of the past is not split; above 1: any may be" },
-    { "heads-per-row", 0, INTEGER, AT(heads_per_row), 0, 4096, "N", NULL, SELECTION, 0,
+    { "heads-per-row", 0, INTEGER, AT(heads_per_row), 0, 4096, "N", NULL, SELECTION | SWEPT, 0,
       "compactattn: query heads that share a page list; 0 = all of a KV head" },
-    { "qblocks-per-row", 0, INTEGER, AT(qblocks_per_row), 0, U32, "N", NULL, SELECTION, 0,
+    { "qblocks-per-row", 0, INTEGER, AT(qblocks_per_row), 0, U32, "N", NULL, SELECTION | SWEPT, 0,
       "compactattn: Q blocks that share a page list; 0 = all of a chunk" },
     { "sparse-first", 0, FLAG, AT(sparse_first), 0, 0, NULL, NULL, PREFILLS, 0,
       "let the selector decide in the first chunk, too, which has no past" },
-    { "dense-prefix", 0, INTEGER, AT(dense_prefix), 0, U32, "N", NULL, PREFILLS, 0,
+    { "dense-prefix", 0, INTEGER, AT(dense_prefix), 0, U32, "N", NULL, PREFILLS | SWEPT, 0,
       "the first N tokens of the prompt read everything" },
-    { "dense-tail", 0, INTEGER, AT(dense_tail), 0, U32, "N", NULL, PREFILLS, 0, "the last N tokens of the prompt read everything" },
-    { "chunk", 0, INTEGER, AT(chunk), 1, 1 << 20, "N", NULL, METHODS & ~(unsigned)CMD_LATENCY, 0, "tokens of a prefill chunk" },
-    { "page", 0, INTEGER, AT(page), 32, 128, "N", NULL, METHODS, 0, "tokens of a KV page: 32, 64 or 128" },
+    { "dense-tail", 0, INTEGER, AT(dense_tail), 0, U32, "N", NULL, PREFILLS | SWEPT, 0,
+      "the last N tokens of the prompt read everything" },
+    { "chunk", 0, INTEGER, AT(chunk), 1, 1 << 20, "N", NULL, (METHODS & ~(unsigned)CMD_LATENCY) | SWEPT, 0,
+      "tokens of a prefill chunk" },
+    { "page", 0, INTEGER, AT(page), 32, 128, "N", NULL, METHODS | SWEPT, 0, "tokens of a KV page: 32, 64 or 128" },
     { "ctx", 0, INTEGER, AT(context), 1, U32, "N", NULL, METHODS & ~(unsigned)CMD_LATENCY, 0,
       "context in tokens (default: what the prompt and the answer need)" },
     { "extend", 0, TEXT, AT(extend), 0, 0, "yarn:F", NULL, METHODS, 0,
@@ -317,9 +323,9 @@ int options_set(const struct command *command, const char *name, size_t length, 
 {
     for (size_t i = 0; i < N_SPECS; i++) {
         const bool same = strlen(specs[i].name) == length && memcmp(specs[i].name, name, length) == 0;
-        if (same && (specs[i].commands & command->bit) && specs[i].kind != FLAG) return set_value(&specs[i], value, out);
+        if (same && (specs[i].commands & command->bit) && (specs[i].commands & SWEPT)) return set_value(&specs[i], value, out);
     }
-    return usage_error("--%.*s is not an option with a value", (int)length, name);
+    return usage_error("--sweep: %.*s is not a setting of a method with a value, such as alpha or threshold", (int)length, name);
 }
 
 static void set_defaults(struct options *out)

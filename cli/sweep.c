@@ -110,23 +110,28 @@ static json_t *selector_settings(const ca_select_opt *s)
 }
 
 /* What the executor reads besides the mask; an empty object for those that need no more. */
-static json_t *executor_settings(const ca_session_opt *opt)
+static json_t *executor_settings(const ca_kern *kern, const ca_session_opt *opt)
 {
+    ca_cost usual;
     if (opt->executor == CA_EXEC_COMPACT)
         return json_pack("{s:I, s:I}", "heads_per_row", (json_int_t)opt->table.heads_per_row, "qblocks_per_row",
                          (json_int_t)opt->table.qblocks_per_row);
-    if (opt->executor == CA_EXEC_AUTO)
-        return json_pack("{s:o, s:o, s:o}", "head_worth", decimal(opt->worth.heads), "qblock_worth", decimal(opt->worth.qblocks),
-                         "whole", decimal(opt->worth.whole));
-    return json_object();
+    if (opt->executor != CA_EXEC_AUTO) return json_object();
+    ca_cost_defaults(kern, &usual);
+    const bool tuned = memcmp(&usual, &opt->cost, sizeof usual) != 0;
+    return json_pack(
+        "{s:o, s:o, s:o, s:o*}", "head_worth", decimal(opt->worth.heads), "qblock_worth", decimal(opt->worth.qblocks), "whole",
+        decimal(opt->worth.whole), "cost",
+        tuned ? json_pack("{s:f, s:f, s:f}", "flop", opt->cost.flop, "page_byte", opt->cost.page_byte, "job", opt->cost.job)
+              : NULL);
 }
 
-json_t *sweep_settings(const ca_session_opt *opt)
+json_t *sweep_settings(const ca_kern *kern, const ca_session_opt *opt)
 {
     json_t *all = json_pack("{s:I, s:I, s:I, s:I, s:b}", "chunk", (json_int_t)opt->chunk, "page", (json_int_t)opt->page_tokens,
                             "dense_prefix", (json_int_t)opt->dense_prefix, "dense_tail", (json_int_t)opt->dense_tail,
                             "sparse_first", (int)opt->sparse_first);
-    json_t *selector = selector_settings(&opt->select), *executor = executor_settings(opt);
+    json_t *selector = selector_settings(&opt->select), *executor = executor_settings(kern, opt);
     if (all && (json_object_update(all, selector) != 0 || json_object_update(all, executor) != 0)) {
         json_decref(all);
         all = NULL;

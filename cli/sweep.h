@@ -24,7 +24,8 @@ int sweep_add(const struct command *command, const struct options *options, cons
 int sweep_choose(const struct command *command, const struct options *options, const char *fallback, struct sweep *entries,
                  size_t cap, size_t *n);
 
-/* All settings that matter for what a method computes, as the session has them; cost is left out. NULL when memory is short. */
-json_t *sweep_settings(const ca_session_opt *opt);
+/* All settings that matter for what a method computes, as the session has them. The cost model of auto, which shapes its rows, is among
+ * them where it is not the kernel set's built-in one. NULL when memory is short. */
+json_t *sweep_settings(const ca_kern *kern, const ca_session_opt *opt);
 
 #endif

@@ -37,6 +37,8 @@ enum { LATENCY_WHY = 256 };
  * (in why). */
 const char *latency_prompts(struct latency_input *input, uint32_t length, uint32_t batch, uint32_t run, uint32_t *out,
                             char why[LATENCY_WHY]);
+/* The RULER file of a length; false when the path is too long. */
+bool latency_ruler_path(const struct latency_input *input, uint32_t length, char *path, size_t cap);
 void latency_input_free(struct latency_input *input);
 const char *latency_source_name(enum latency_source source);
 

@@ -24,6 +24,12 @@ void latency_input_free(struct latency_input *input)
     *input = (struct latency_input){ 0 };
 }
 
+bool latency_ruler_path(const struct latency_input *input, uint32_t length, char *path, size_t cap)
+{
+    const int n = snprintf(path, cap, "%s/synthetic/%u/data/%s/validation.jsonl", input->root, length, input->task);
+    return n > 0 && (size_t)n < cap;
+}
+
 static const char *read_ruler(struct latency_input *input, uint32_t length, char why[LATENCY_WHY])
 {
     char path[1024];
@@ -31,8 +37,7 @@ static const char *read_ruler(struct latency_input *input, uint32_t length, char
     dataset_free(&input->rows);
     input->rows = (struct dataset){ 0 };
     input->rows_of = 0;
-    const int n = snprintf(path, sizeof path, "%s/synthetic/%u/data/%s/validation.jsonl", input->root, length, input->task);
-    if (n < 0 || n >= (int)sizeof path || dataset_read(path, &input->rows) != 0 || input->rows.n_rows == 0) {
+    if (!latency_ruler_path(input, length, path, sizeof path) || dataset_read(path, &input->rows) != 0 || input->rows.n_rows == 0) {
         snprintf(why, LATENCY_WHY, "%.200s: no prompts can be read from it", path);
         return why;
     }

@@ -291,7 +291,8 @@ static bool is_common(const struct latency_summary *s, size_t field)
     for (size_t l = 1; listed && l < s->n && same; l++)
         same = fields[field].column.decimals < 0 ? strcmp(s->lines[l].text[field], s->lines[0].text[field]) == 0
                                                  : s->lines[l].number[field] == s->lines[0].number[field];
-    return listed && same;
+    const bool fails = strcmp(fields[field].column.key, "status") == 0 && s->n > 0 && strcmp(s->lines[0].text[field], "ok") != 0;
+    return listed && same && !fails;
 }
 
 /* All columns, or those for people. */
@@ -416,12 +417,15 @@ static bool write_grid(const struct latency_summary *s, const struct group *g, c
 static bool write_group(const struct latency_summary *s, const struct group *g, FILE *out)
 {
     const struct line *f = g->first;
+    double runs = 0; /* a line that failed has fewer */
+    for (size_t l = 0; l < s->n; l++)
+        if (same_group(s->lines[l].first, f->first)) runs = fmax(runs, value(&s->lines[l], "runs"));
     fprintf(
         out,
         "\n## %s, batch %.0f, chunk %.0f, threads %.0f\n\nPrompts: %s, schedule %s; %.0f warm-up runs, mean of %.0f; in brackets the "
         "speedup over dense.\n\nEnd to end, ms\n\n",
         text(f, "model"), value(f, "batch_size"), value(f, "chunk_size"), value(f, "threads"), text(f, "prompt_source"),
-        text(f, "input_schedule"), value(f, "warmup"), value(f, "runs"));
+        text(f, "input_schedule"), value(f, "warmup"), runs);
     bool ok = write_grid(s, g, "e2e_mean_ms", "e2e_speedup", out);
     fprintf(out, "\nAttention modules, ms\n\n");
     ok = ok && write_grid(s, g, "attn_mean_ms", "attn_speedup", out);

@@ -47,16 +47,21 @@ static int write_all(int file, const char *bytes, size_t size)
     return fdatasync(file) == 0 || errno == EINVAL ? 0 : errno; /* EINVAL: a pipe or device has no disk behind it */
 }
 
-/* Through a second file that takes the place of the first: a reader sees the old one or the new one. */
-static int write_manifest(const char *path, const json_t *settings)
+/* Through a second file of this process, which takes the place of the first: a reader sees the old one or the new one. taken: NULL
+ * replaces what is there; else a manifest that another process has made by now is left, and *taken is true. */
+static int write_manifest(const char *path, const json_t *settings, bool *taken)
 {
-    char second[PATH_ROOM + 8];
-    snprintf(second, sizeof second, "%s.new", path);
+    char second[PATH_ROOM + 32];
+    snprintf(second, sizeof second, "%s.%ld.new", path, (long)getpid());
     char *text = json_dumps(settings, JSON_INDENT(2));
     const int file = text ? open(second, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
     int error = file >= 0 ? write_all(file, text, strlen(text)) : text ? errno : ENOMEM;
     if (file >= 0 && close(file) != 0 && error == 0) error = errno;
-    if (error == 0 && rename(second, path) != 0) error = errno;
+    const bool linked = error == 0 && taken && link(second, path) == 0;
+    if (taken) *taken = error == 0 && !linked && errno == EEXIST;
+    const bool replace = error == 0 && !linked && !(taken && *taken); /* also on disks that have no links */
+    if (replace && rename(second, path) != 0) error = errno;
+    if ((!replace || error != 0) && file >= 0) (void)unlink(second);
     free(text);
     return error == 0 ? EXIT_DONE : fail("%s: cannot be written (%s)", path, strerror(error));
 }
@@ -70,8 +75,8 @@ static void show(const json_t *value, char text[SHOWN])
     free(dumped);
 }
 
-/* The first key in which two objects differ, in either; NULL when they are equal. */
-static const char *first_difference(json_t *old, json_t *new, const char *left_out)
+/* The first key in which two objects differ; NULL when there is none. may_lack: a key that only one of them has is no difference. */
+static const char *first_difference(json_t *old, json_t *new, bool may_lack)
 {
     json_t *const both[] = { new, old };
     for (int i = 0; i < 2; i++) {
@@ -80,39 +85,60 @@ static const char *first_difference(json_t *old, json_t *new, const char *left_o
         json_object_foreach(both[i], key, value)
         {
             const json_t *a = json_object_get(old, key), *b = json_object_get(new, key);
-            if (strcmp(key, left_out) != 0 && (!a || !b || !json_equal(a, b))) return key;
+            if (a && b ? !json_equal(a, b) : !may_lack) return key;
         }
     }
     return NULL;
 }
 
-static int compare(const char *path, json_t *old, json_t *new)
+/* What is compared as a whole. */
+static json_t *fixed_part(const json_t *settings)
 {
-    const char *key = first_difference(old, new, "note"), *inner = NULL;
-    char was[SHOWN], is[SHOWN];
-    if (!key) return EXIT_DONE;
-    json_t *a = json_object_get(old, key), *b = json_object_get(new, key);
-    if (json_is_object(a) && json_is_object(b)) inner = first_difference(a, b, "");
-    show(inner ? json_object_get(a, inner) : a, was);
-    show(inner ? json_object_get(b, inner) : b, is);
-    return fail("%s: %s%s%s was %s and is now %s: results of different settings do not go into one folder, choose another", path,
-                key, inner ? "." : "", inner ? inner : "", was, is);
+    json_t *fixed = json_copy((json_t *)(uintptr_t)settings); /* is not changed */
+    if (fixed) json_object_del(fixed, "note");
+    if (fixed) json_object_del(fixed, "inputs");
+    return fixed;
 }
 
-/* What a note says is added to what it said before. */
-static int update_note(const char *path, json_t *old, const json_t *settings)
+static int compare(const char *path, json_t *old, json_t *new)
 {
-    json_t *added = json_object_get(settings, "note");
-    if (!added) return EXIT_DONE;
-    json_t *merged = json_deep_copy(json_object_get(old, "note"));
-    if (!merged) merged = json_object();
-    if (!merged || json_object_update_recursive(merged, added) != 0) {
-        json_decref(merged);
-        return fail("%s: no memory for the note", path);
+    json_t *const was_all = fixed_part(old), *const is_all = fixed_part(new);
+    json_t *a = json_object_get(old, "inputs"), *b = json_object_get(new, "inputs");
+    const char *key = was_all && is_all ? first_difference(was_all, is_all, false) : NULL, *inner = NULL;
+    char was[SHOWN], is[SHOWN];
+    int code = was_all && is_all ? EXIT_DONE : fail("%s: no memory to compare it", path);
+    if (!key && a && b) inner = first_difference(a, b, true);
+    if (code == EXIT_DONE && (key || inner)) {
+        if (key) a = json_object_get(old, key), b = json_object_get(new, key);
+        if (key && json_is_object(a) && json_is_object(b)) inner = first_difference(a, b, false);
+        show(inner ? json_object_get(a, inner) : a, was);
+        show(inner ? json_object_get(b, inner) : b, is);
+        code = fail("%s: %s%s%s was %s and is now %s: results of different settings do not go into one folder, choose another",
+                    path, key ? key : "inputs", inner ? "." : "", inner ? inner : "", was, is);
     }
-    const bool same = json_equal(merged, json_object_get(old, "note"));
-    json_object_set_new(old, "note", merged);
-    return same ? EXIT_DONE : write_manifest(path, old);
+    json_decref(was_all);
+    json_decref(is_all);
+    return code;
+}
+
+/* What a note or the inputs say is added to what they said before. */
+static int update(const char *path, json_t *old, const json_t *settings)
+{
+    static const char *const growing[] = { "note", "inputs" };
+    bool same = true;
+    for (size_t i = 0; i < sizeof growing / sizeof *growing; i++) {
+        json_t *added = json_object_get(settings, growing[i]);
+        if (!added) continue;
+        json_t *merged = json_deep_copy(json_object_get(old, growing[i]));
+        if (!merged) merged = json_object();
+        if (!merged || json_object_update_recursive(merged, added) != 0) {
+            json_decref(merged);
+            return fail("%s: no memory for what it says", path);
+        }
+        same = same && json_equal(merged, json_object_get(old, growing[i]));
+        json_object_set_new(old, growing[i], merged);
+    }
+    return same ? EXIT_DONE : write_manifest(path, old, NULL);
 }
 
 int ledger_begin(const char *folder, const json_t *settings)
@@ -122,7 +148,11 @@ int ledger_begin(const char *folder, const json_t *settings)
     if (!join(folder, "manifest", ".json", path)) return fail("%s: too long a path", folder);
     int code = make_folders(path);
     if (code != EXIT_DONE) return code;
-    if (access(path, F_OK) != 0) return write_manifest(path, settings);
+    if (access(path, F_OK) != 0) {
+        bool taken = false;
+        code = write_manifest(path, settings, &taken);
+        if (code != EXIT_DONE || !taken) return code;
+    }
     json_t *old = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
     if (!json_is_object(old)) {
         json_decref(old);
@@ -132,7 +162,7 @@ int ledger_begin(const char *folder, const json_t *settings)
     json_t *new = json_deep_copy(settings);
     code = new ? compare(path, old, new) : fail("%s: no memory to compare it", path);
     json_decref(new);
-    if (code == EXIT_DONE) code = update_note(path, old, settings);
+    if (code == EXIT_DONE) code = update(path, old, settings);
     json_decref(old);
     return code;
 }

@@ -10,8 +10,9 @@
 #include <stddef.h>
 
 /* Makes the folder. When it has a manifest, its settings must equal the ones given; else the message names the first key that differs,
- * with both values, and says to use another folder. Keys of settings under "note" are written, not compared. settings is borrowed.
- * What a note says is added, key by key, to what it said before. Returns an exit code. */
+ * with both values, and says to use another folder. Two keys grow: what "note" and "inputs" say is added, key by key, to what they said
+ * before; a note is not compared, and an input that both name must be the same. Processes may begin one folder at the same time.
+ * settings is borrowed. Returns an exit code. */
 int ledger_begin(const char *folder, const json_t *settings);
 
 /* The rows of one file of the folder, in its order; an array, empty when there is no such file. name may lead through folders

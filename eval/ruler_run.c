@@ -37,6 +37,7 @@ struct work {
     char (*names)[RULER_NAME];
     json_t *left_out; /* "4096/vt": rows that do not fit */
     json_t *holes;    /* "512/vt": why the data has no such file; NULL when it does not say */
+    json_t *inputs;   /* "--essay": hash of a file that the data is made from; NULL when it does not say */
     json_t *skipped;  /* those of them that were asked for */
     uint32_t chunk;   /* of the method at work, when a short last one is merged; else 0 */
     struct progress progress;
@@ -84,12 +85,14 @@ static bool answers_name(const struct work *work, size_t method, const struct ce
 /* ---- what belongs into one folder ---- */
 
 /* The data's settings as its manifest has them, without the number of samples, which may grow. */
-static int data_settings(const char *root, json_t **out, json_t **holes)
+static int data_settings(struct work *work, const char *root, json_t **out)
 {
     const int code = ruler_manifest(root, out);
     if (code != EXIT_DONE) return code;
-    json_decref(*holes);
-    *holes = json_incref(json_object_get(json_object_get(*out, "note"), "skipped"));
+    json_decref(work->holes);
+    json_decref(work->inputs);
+    work->holes = json_incref(json_object_get(json_object_get(*out, "note"), "skipped"));
+    work->inputs = json_incref(json_object_get(json_object_get(*out, "note"), "inputs"));
     if (!*out) *out = json_pack("{s:s}", "generator", "not known");
     json_object_del(*out, "note");
     json_object_del(*out, "samples");
@@ -100,11 +103,13 @@ static int begin_grid(struct work *work, const char *model_hash)
 {
     const struct ruler_grid *grid = work->grid;
     json_t *data = NULL;
-    int code = data_settings(grid->data, &data, &work->holes);
+    int code = data_settings(work, grid->data, &data);
     if (code != EXIT_DONE) return code;
-    json_t *settings = json_pack("{s:s, s:s, s:s, s:o, s:{s:s, s:s, s:s, s:O, s:O}}", "kind", "compactattn eval ruler", "version",
-                                 ca_version(), "model", model_hash, "data", data, "note", "model", grid->model, "model_name",
-                                 work->engine->info.name, "data", grid->data, "left_out", work->left_out, "skipped", work->skipped);
+    json_t *settings = json_pack("{s:s, s:s, s:s, s:o, s:O*, s:{s:s, s:s, s:s, s:O, s:O}}", "kind", "compactattn eval ruler",
+                                 "version", ca_version(), "model", model_hash, "data", data, "inputs",
+                                 json_object_size(work->inputs) > 0 ? work->inputs : NULL, "note", "model", grid->model,
+                                 "model_name", work->engine->info.name, "data", grid->data, "left_out", work->left_out, "skipped",
+                                 work->skipped);
     code = settings ? ledger_begin(grid->out, settings) : fail("%s: no memory for its manifest, or a path is no UTF-8", grid->out);
     json_decref(settings);
     return code;
@@ -125,8 +130,8 @@ int ruler_begin_method(const struct engine *engine, const struct sweep *sweep, c
     json_t *settings = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:s*, s:o, s:{s:{s:f, s:f, s:f}}}", "kind", kind, "version",
                                  ca_version(), "method", sweep->method.name, "model", model_hash, "kernels", engine->kernels,
                                  "threads", engine->n_threads, "gate", gate, "last_chunk", options->last_chunk, "settings",
-                                 sweep_settings(&opt), "note", "cost", "flop", opt.cost.flop, "page_byte", opt.cost.page_byte,
-                                 "job", opt.cost.job);
+                                 sweep_settings(ca_model_kern(engine->model), &opt), "note", "cost", "flop", opt.cost.flop,
+                                 "page_byte", opt.cost.page_byte, "job", opt.cost.job);
     if (settings && options->extend) json_object_set_new(settings, "extend", json_string(options->extend));
     code = settings ? ledger_begin(folder, settings) : fail("%s: no memory for its manifest", folder);
     json_decref(settings);
@@ -515,5 +520,6 @@ int ruler_run(const struct engine *engine, const struct ruler_grid *grid, size_t
     json_decref(work.left_out);
     json_decref(work.skipped);
     json_decref(work.holes);
+    json_decref(work.inputs);
     return code;
 }

@@ -88,6 +88,32 @@ grep -q '"prompt_source":"ruler","task":"vt","sample_ids":\[0\]' "$work/vt/runs.
     >"$work/out" 2>"$work/err" && fail "a length without prompts is fine"
 grep -q 'failed: .*synthetic/96/data/vt' "$work/err" || fail "the missing file is not told"
 
+# What failed is tried again when the same command comes back: the file is there now, and the summary says nothing of the failure.
+retry="$latency --shape $shape --lengths 96,64 --methods dense --runs 1 --data $work/ruler --tokenizer $MODEL --out $work/retry"
+tool $retry
+[ "$code" -eq 1 ] || fail "exit code $code, not 1, for a length without prompts"
+printed '^dense *96 .*failed'
+mkdir -p "$work/ruler/synthetic/96/data/vt"
+cp "$work/ruler/synthetic/64/data/vt/validation.jsonl" "$work/ruler/synthetic/96/data/vt/"
+works $retry
+grep -q 'l96-[wr]0: failed in an earlier call (.*): it is tried again$' "$work/err" || fail "what failed is not tried again aloud"
+! grep -q 'failed' "$work/out" || fail "the summary says what failed once"
+sed -n 2p "$work/retry/summary.csv" | grep -q ',96,.*,ok,$' || fail "lengths are not in the grid's order after a failure"
+echo >>"$work/ruler/synthetic/96/data/vt/validation.jsonl"
+refuse 1 'inputs.prompts of 96 was' $retry
+"$COMPACTATTN" $latency --shape "$shape" --lengths 64,190000000 --methods dense --runs 1 --out "$work/oom" >"$work/out" 2>"$work/err" &&
+    fail "an absurd length is fine the second time"
+grep -q 'l190000000-r0: oom in an earlier call (.*): it is tried again$' "$work/err" || fail "what failed is not tried again aloud"
+[ "$(grep -c '"status":"oom"' "$work/oom/runs.jsonl")" -eq 2 ] || fail "what failed is not tried again"
+[ "$(wc -l <"$work/oom/summary.csv")" -eq 3 ] || fail "a repeated failure is not one line"
+printed 'oom'
+
+# Settings that would not compare do not go into one folder.
+refuse 1 'task was' $latency --shape "$shape" --lengths 64 --methods dense --runs 1 --data "$work/ruler" --task fwe --tokenizer "$MODEL" \
+    --out "$work/vt"
+refuse 1 'extend was' $latency --shape "$shape" --lengths 64 --methods dense --runs 1 --data "$work/ruler" --tokenizer "$MODEL" \
+    --extend linear:1.2 --out "$work/vt"
+
 # A model file, the quick mode.
 works bench latency -m "$MODEL" --threads 1 --mode quickstart --lengths 300 --methods dense,quoka
 printed '^dense  *300 '
@@ -100,5 +126,8 @@ refuse 2 '--tokenizer' bench latency --shape "$shape" -f "$shape"
 refuse 2 'either -m MODEL or --shape' bench latency
 refuse 2 'twice' bench latency --shape "$shape" --lengths 64,64
 refuse 2 '--chunks 0' bench latency --shape "$shape" --chunks 0
+refuse 2 'listed twice' bench latency --shape "$shape" --keep 0.1,0.10
+refuse 2 'needs --gate' bench latency --shape "$shape" --methods dense,seer
+refuse 2 '--threshold foo' bench latency --shape "$shape" --methods dense,xattention --threshold foo
 refuse 2 '--keep 2' bench latency --shape "$shape" --keep 2
 finish

@@ -79,7 +79,10 @@ refuse 1 "scales its RoPE already (yarn)" run -m "$golden/models/qwen2_yarn" -p 
 refuse 2 "--shape x: expected" bench attention --shape x
 refuse 2 "the heads are a multiple" bench attention --shape q1,kv8,h3:2,d64
 refuse 2 "--keep 2: expected" bench attention --shape q1,kv8,h2:2,d64 --keep 2
-refuse 2 "--nothing is not an option" bench quality -m "$MODEL" -f a --out "$work/q" --sweep auto:nothing=1
+refuse 2 "--sweep: nothing is not a setting" bench quality -m "$MODEL" -f a --out "$work/q" --sweep auto:nothing=1
+for option in threads=1 matmul=int8 isa=avx2 gate=a samples=1 max-tokens=1 ctx=100; do # read once, not for each method
+    refuse 2 "--sweep: ${option%%=*} is not a setting" eval ruler run -m "$MODEL" --data a --out "$work/q" --sweep "auto:$option"
+done
 refuse 2 "--alpha x: expected" bench quality -m "$MODEL" -f a --out "$work/q" --sweep auto:alpha=x
 refuse 2 "unknown method \"sparse\"" bench prefill -m "$MODEL" --methods dense,sparse
 refuse 2 "unknown method \"\"" bench prefill -m "$MODEL" --methods dense,

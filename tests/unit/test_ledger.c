@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -97,7 +98,8 @@ static int begin(const char *text)
 static void settings_are_kept_apart(void **state)
 {
     static const char first[] =
-        "{\"model\": \"m\", \"session\": {\"chunk\": 1024, \"alpha\": 0.1}, \"note\": {\"a\": 1, \"in\": {\"x\": 1}}}";
+        "{\"model\": \"m\", \"session\": {\"chunk\": 1024, \"alpha\": 0.1}, \"inputs\": {\"essay\": \"e\"}, \"note\": {\"a\": 1, "
+        "\"in\": {\"x\": 1}}}";
     static const struct {
         const char *settings, *words; /* words NULL: accepted */
     } cases[] = {
@@ -106,6 +108,11 @@ static void settings_are_kept_apart(void **state)
         { "{\"model\": \"m\", \"session\": {\"chunk\": 1024, \"alpha\": 0.1}, \"note\": {\"a\": 2, \"in\": {\"y\": 1}}}", NULL },
         { "{\"model\": \"n\", \"session\": {\"chunk\": 1024, \"alpha\": 0.1}}",
           "manifest.json: model was \"m\" and is now \"n\": " },
+        { "{\"session\": {\"alpha\": 0.1, \"chunk\": 1024}, \"model\": \"m\", \"inputs\": {\"squad\": \"q\"}}", NULL },
+        { "{\"session\": {\"alpha\": 0.1, \"chunk\": 1024}, \"model\": \"m\", \"inputs\": {\"squad\": \"r\"}}",
+          ": inputs.squad was \"q\" and is now \"r\": " },
+        { "{\"session\": {\"alpha\": 0.1, \"chunk\": 1024}, \"model\": \"m\", \"inputs\": {\"essay\": \"e\", \"squad\": \"q\"}}",
+          NULL },
         { "{\"model\": \"m\", \"session\": {\"chunk\": 512, \"alpha\": 0.1}}", ": session.chunk was 1024 and is now 512: " },
         { "{\"model\": \"m\", \"session\": {\"chunk\": 1024}}", ": session.alpha was 0.1 and is now not given: " },
         { "{\"model\": \"m\"}", ": session was {\"chunk\":1024,\"alpha\":0.1} and is now not given: " },
@@ -124,6 +131,7 @@ static void settings_are_kept_apart(void **state)
     const json_t *note = json_object_get(kept, "note");
     assert_int_equal(json_integer_value(json_object_get(note, "a")), 2); /* notes are updated.. */
     assert_int_equal(json_object_size(json_object_get(note, "in")), 2);  /* ..and what they said before stays */
+    assert_int_equal(json_object_size(json_object_get(kept, "inputs")), 2);
     json_decref(kept);
 
     static const char *const broken[] = { "{\"model\": ", "[1]", "", "{\"a\": 1, \"a\": 1}" };
@@ -132,6 +140,40 @@ static void settings_are_kept_apart(void **state)
         catch_stderr();
         assert_int_equal(begin(first), 1);
         expect_message("manifest.json: line 1: ");
+    }
+}
+
+/* Processes that begin a folder together: of two settings one wins, with all its processes, and nothing else is left behind. */
+static void processes_begin_together(void **state)
+{
+    enum { ROUNDS = 20, PROCESSES = 8 };
+    (void)state;
+    for (int round = 0; round < ROUNDS; round++) {
+        pid_t ids[PROCESSES];
+        int n[2] = { 0, 0 }, go[2];
+        char byte;
+        (void)remove(in_folder("manifest.json"));
+        assert_int_equal(pipe(go), 0);
+        catch_stderr();
+        for (int i = 0; i < PROCESSES; i++) {
+            ids[i] = fork();
+            if (ids[i] != 0) continue;
+            close(go[1]);
+            (void)!read(go[0], &byte, 1); /* returns when the parent closes its end */
+            _exit(begin(i % 2 ? "{\"model\": \"m\"}" : "{\"model\": \"n\"}"));
+        }
+        close(go[0]);
+        close(go[1]);
+        for (int i = 0; i < PROCESSES; i++) {
+            int status = -1;
+            assert_int_equal(waitpid(ids[i], &status, 0), ids[i]);
+            n[i % 2] += status == 0;
+        }
+        fflush(stderr);
+        dup2(saved_stderr, STDERR_FILENO);
+        close(saved_stderr);
+        assert_int_equal(n[0] > n[1] ? n[0] : n[1], PROCESSES / 2);
+        assert_int_equal(n[0] < n[1] ? n[0] : n[1], 0);
     }
 }
 
@@ -254,6 +296,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(settings_are_kept_apart, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(processes_begin_together, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(rows_survive_a_cut, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(long_tail_is_cut, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(broken_rows_are_told, make_folder, remove_folder),

@@ -244,7 +244,7 @@ static int run_quality(struct quality *quality, const char *text, size_t size)
     int code = engine_tokenize(&quality->engine, text, size, 0, &quality->ids, &quality->n_ids);
     if (code != EXIT_DONE) return code;
     if (quality->n_ids > quality->engine.info.max_context) quality->n_ids = quality->engine.info.max_context;
-    quality->from = quality->options->from > 1 ? (size_t)quality->options->from : quality->n_ids / 2;
+    quality->from = quality->options->half_from >= 0 ? (size_t)quality->options->half_from : quality->n_ids / 2;
     if (quality->from >= quality->n_ids)
         return fail("the text has %zu tokens, so none is left to score from token %zu on", quality->n_ids, quality->from);
     quality->dense = malloc(quality->n_ids * sizeof *quality->dense);

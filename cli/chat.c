@@ -6,6 +6,8 @@
 #include "message.h"
 #include "method.h"
 
+#include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +20,7 @@ struct chat {
     ca_sampler sampler;
     ca_message *messages; /* contents are malloc'ed */
     size_t n_messages;
+    bool failed; /* a message did not fit */
 };
 
 static bool add_message(struct chat *chat, const char *role, const char *content)
@@ -45,14 +48,29 @@ static int make_ids(const struct chat *chat, uint32_t **ids, size_t *n_ids)
     const ca_thinking thinking = !o->thinking                     ? CA_THINKING_DEFAULT
                                  : strcmp(o->thinking, "on") == 0 ? CA_THINKING_ON
                                                                   : CA_THINKING_OFF;
-    char *text = NULL;
-    size_t length = 0;
-    const ca_status status = ca_chat_render_as(chat->engine->tokenizer, o->chat_template, thinking, chat->messages,
-                                               chat->n_messages, true, &text, &length);
-    if (status != CA_OK) return fail_library(status);
-    const int code = engine_tokenize(chat->engine, text, length, CA_TOK_PARSE_SPECIAL, ids, n_ids);
-    ca_free(text);
-    return code;
+    const ca_status status = ca_chat_tokenize(chat->engine->tokenizer, o->chat_template, thinking, chat->messages, chat->n_messages,
+                                              true, ids, n_ids, NULL);
+    return status == CA_OK ? EXIT_DONE : fail_library(status);
+}
+
+/* Whether the conversation and the first token of an answer fit; a message that does not is forgotten aloud. */
+static bool has_room(struct chat *chat, size_t n_ids)
+{
+    const uint32_t context = ca_session_context(chat->session);
+    if (n_ids < context) return true;
+    note(
+        "the conversation has %zu tokens now, and the context holds %u: the message is forgotten; /reset starts anew, --ctx raises it",
+        n_ids, context);
+    drop_messages(chat, chat->n_messages - 1);
+    chat->failed = true;
+    return false;
+}
+
+static void tell_turn(const struct result *result, size_t n_ids, size_t reused)
+{
+    char rate[40] = "";
+    if (!isnan(result->decode_tok_s)) snprintf(rate, sizeof rate, ", %.1f tokens/s", result->decode_tok_s);
+    note("%zu tokens, %zu of them reused, first token after %.0f ms%s", n_ids, reused, result->ttft_ms, rate);
 }
 
 /* One answer; the text of the assistant's turn becomes a message. */
@@ -65,6 +83,10 @@ static int take_turn(struct chat *chat)
     size_t n_ids = 0;
     int code = make_ids(chat, &ids, &n_ids);
     if (code != EXIT_DONE) return code;
+    if (!has_room(chat, n_ids)) {
+        ca_free(ids);
+        return EXIT_DONE;
+    }
     const size_t reused = engine_reuse(chat->session, ids, n_ids);
     result_init(&result, &method);
     interrupt_catch();
@@ -73,16 +95,20 @@ static int take_turn(struct chat *chat)
     if (status == CA_OK)
         status = generate(chat->engine, chat->session, &chat->sampler, (size_t)o->max_tokens, &o->stops, stdout, &result);
     putchar('\n');
+    const bool unsaid = status == CA_E_CANCELED && result.n_tokens == 0;
     if (status == CA_E_CANCELED) { /* what was said stays said */
-        note("interrupted");
+        note(unsaid ? "interrupted: the message is forgotten" : "interrupted");
         interrupt_flag = 0;
         status = CA_OK;
     }
     if (status != CA_OK) code = fail_library(status);
-    if (o->stats && status == CA_OK)
-        note("%zu tokens, %zu of them reused, first token after %.0f ms, %.1f tokens/s", n_ids, reused, result.ttft_ms,
-             result.decode_tok_s);
-    if (code == EXIT_DONE && !add_message(chat, "assistant", result.text ? result.text : ""))
+    if (o->stats && status == CA_OK && !unsaid) tell_turn(&result, n_ids, reused);
+    if (result.ended == ENDED_CONTEXT)
+        note("the answer ends where the context of %u tokens does: /reset starts anew, --ctx raises it",
+             ca_session_context(chat->session));
+    if (unsaid)
+        drop_messages(chat, chat->n_messages - 1);
+    else if (code == EXIT_DONE && !add_message(chat, "assistant", result.text ? result.text : ""))
         code = fail("no memory for the answer");
     result_free(&result);
     ca_free(ids);
@@ -95,6 +121,30 @@ static void greet(const struct chat *chat)
          ca_session_context(chat->session));
 }
 
+/* The next line without its end. False when there is none: then *code says why. A terminal's Ctrl-C begins the line anew. */
+static bool read_line(bool terminal, char **line, size_t *cap, ssize_t *n, int *code)
+{
+    for (;;) {
+        if (terminal) {
+            fputs("> ", stdout);
+            fflush(stdout);
+        }
+        interrupt_catch_reading();
+        errno = 0;
+        *n = getline(line, cap, stdin);
+        if (*n >= 0) break;
+        if (!ferror(stdin)) return false;
+        if (errno != EINTR) *code = fail("standard input: %s", strerror(errno));
+        if (errno == EINTR && !terminal) *code = EXIT_INTERRUPTED;
+        if (*code != EXIT_DONE) return false;
+        clearerr(stdin);
+        putchar('\n');
+    }
+    if (*n > 0 && (*line)[*n - 1] == '\n') (*line)[--*n] = '\0';
+    if (*n > 0 && (*line)[*n - 1] == '\r') (*line)[--*n] = '\0';
+    return true;
+}
+
 /* Lines of standard input until it ends. */
 static int converse(struct chat *chat)
 {
@@ -102,16 +152,10 @@ static int converse(struct chat *chat)
     const size_t first = chat->n_messages; /* the system's message stays */
     char *line = NULL;
     size_t cap = 0;
+    ssize_t n = 0;
     int code = EXIT_DONE;
     if (terminal) greet(chat);
-    while (code == EXIT_DONE) {
-        if (terminal) {
-            fputs("> ", stdout);
-            fflush(stdout);
-        }
-        ssize_t n = getline(&line, &cap, stdin);
-        if (n < 0) break;
-        if (n > 0 && line[n - 1] == '\n') line[--n] = '\0';
+    while (code == EXIT_DONE && read_line(terminal, &line, &cap, &n, &code)) {
         if (strlen(line) != (size_t)n) {
             code = fail("a line holds a NUL byte, which a message cannot");
         } else if (strcmp(line, "/bye") == 0) {
@@ -123,7 +167,7 @@ static int converse(struct chat *chat)
         }
     }
     free(line);
-    return code;
+    return code == EXIT_DONE && chat->failed ? EXIT_FAILED : code;
 }
 
 static int run(const struct options *options)

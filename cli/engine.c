@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MOST_THREADS = 16 }; /* a processor */
+
 int engine_threads(const struct options *options)
 {
     return options->threads > 0 ? (int)options->threads : omp_get_num_procs();
@@ -56,6 +58,11 @@ static int model_opt(const struct options *options, const struct engine *engine,
                          .n_threads = engine->n_threads,
                          .forecast_only = options->dry_run,
                          .matmul = options->matmul && strcmp(options->matmul, "int8") == 0 ? CA_MATMUL_INT8 : CA_MATMUL_NATIVE };
+    const int processors = omp_get_num_procs();
+    if (options->threads > MOST_THREADS * processors)
+        return usage_error(
+            "--threads %lld: this machine has %d processors, and more than %d threads on each only wait for each other",
+            (long long)options->threads, processors, MOST_THREADS);
     if (options->extend) {
         char none[] = "", *end = none;
         const size_t kind = strcspn(options->extend, ":");

@@ -1,9 +1,12 @@
 #include "file.h"
 
+#include "message.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_BYTES ((size_t)1 << 30)
@@ -49,6 +52,48 @@ bool file_read(const char *path, char **data, size_t *size, char why[FILE_WHY])
     const bool ok = read_stream(in, data, size, why);
     if (!from_stdin) fclose(in);
     return ok;
+}
+
+int file_check_target(const char *path)
+{
+    struct stat about;
+    char folder[1024];
+    const char *slash = strrchr(path, '/');
+    const size_t n = !slash ? 0 : slash == path ? 1 : (size_t)(slash - path);
+    if (stat(path, &about) == 0) {
+        if (!S_ISREG(about.st_mode)) return fail("%s: is no regular file", path);
+        if (access(path, W_OK) != 0) return fail("%s: %s", path, strerror(errno));
+    }
+    if (n >= sizeof folder) return fail("%s: too long a path", path);
+    snprintf(folder, sizeof folder, "%.*s", (int)n, n > 0 ? path : "");
+    const bool there = access(n > 0 ? folder : ".", W_OK | X_OK) == 0;
+    return there ? EXIT_DONE : fail("%s: no file can be made there (%s)", path, strerror(errno));
+}
+
+bool file_begin(struct file_result *result, const char *path)
+{
+    struct stat about;
+    const size_t room = strlen(path) + 32;
+    const bool replace = stat(path, &about) != 0 || S_ISREG(about.st_mode);
+    *result = (struct file_result){ .path = path, .part = replace ? malloc(room) : NULL };
+    if (replace && !result->part) return false;
+    if (replace) snprintf(result->part, room, "%s.%ld.part", path, (long)getpid());
+    result->file = fopen(replace ? result->part : path, "wb");
+    if (!result->file) free(result->part);
+    return result->file != NULL;
+}
+
+bool file_end(struct file_result *result, bool keep)
+{
+    const bool written = !ferror(result->file);
+    const bool closed = fclose(result->file) == 0;
+    bool kept = keep && written && closed;
+    if (kept && result->part) kept = rename(result->part, result->path) == 0;
+    const int error = errno;
+    if (!kept && result->part) (void)remove(result->part);
+    free(result->part);
+    errno = error;
+    return kept || !keep;
 }
 
 bool file_find_data(const char *name, char *path, size_t cap)

@@ -1,15 +1,31 @@
-/* Whole files in memory. */
+/* Whole files in memory, and files that are results. */
 #ifndef CLI_FILE_H
 #define CLI_FILE_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 enum { FILE_WHY = 160 }; /* as NPY_WHY */
 
 /* Reads a file ("-" or NULL = standard input) up to 1 GiB. *data is malloc'ed, with a NUL after its *size bytes.
  * False: why says the reason in one line, without the path. */
 bool file_read(const char *path, char **data, size_t *size, char why[FILE_WHY]);
+
+/* Before long work: that a file can be made at path, or a regular one replaced. Prints why not; returns an exit code. */
+int file_check_target(const char *path);
+
+/* A result that takes the place of an older one when it is whole. What is no regular file (a device, a pipe) is written as it is. */
+struct file_result {
+    FILE *file;
+    const char *path; /* borrowed */
+    char *part;       /* the file that is written; NULL: path itself */
+};
+
+/* False, with errno, when it cannot be opened. */
+bool file_begin(struct file_result *result, const char *path);
+/* Closes the file. keep: it becomes the result; else nothing is left of it. False, with errno, when it could not be kept; then, too. */
+bool file_end(struct file_result *result, bool keep);
 
 /* A file that belongs to the program: name in data/ of the current directory, beside the build folder or under share/ of the
  * installation. Writes the first path that can be read; false when there is none. */

@@ -71,13 +71,18 @@ static ca_status decode_tokens(const struct engine *engine, ca_session *session,
     uint32_t token = result->first_token;
     size_t length;
     ca_status status = CA_OK;
-    while (status == CA_OK && result->n_tokens < max_tokens && !ca_tokenizer_is_end(engine->tokenizer, token)) {
+    result->ended = ENDED_LENGTH;
+    while (status == CA_OK && result->n_tokens < max_tokens) {
+        if (ca_tokenizer_is_end(engine->tokenizer, token)) result->ended = ENDED_STOP;
+        if (result->ended == ENDED_STOP) break;
         status = ca_detokenize(engine->tokenizer, &writer->decoder, token, false, writer->piece, writer->cap, &length);
         if (status != CA_OK) break;
         bool stopped;
         status = write_piece(writer, length, &stopped);
+        if (stopped) result->ended = ENDED_STOP;
         if (status != CA_OK || stopped) break;
         result->tokens[result->n_tokens++] = token;
+        if (interrupt_flag) result->ended = ENDED_INTERRUPTED;
         if (interrupt_flag) return CA_E_CANCELED;
         if (result->n_tokens == max_tokens || ca_session_len(session) == ca_session_context(session)) break;
         status = ca_session_decode(session, token);
@@ -96,12 +101,14 @@ ca_status generate(const struct engine *engine, ca_session *session, ca_sampler 
     size_t text_size = 0, length = 0;
     ca_status status = CA_E_MEMORY;
 
-    if (max_tokens > room) max_tokens = room;
+    const bool cut = max_tokens > room;
+    if (cut) max_tokens = room;
     result->tokens = calloc(max_tokens + 1, sizeof *result->tokens);
     writer.piece = malloc(writer.cap);
     writer.copy = open_memstream(&result->text, &text_size);
     if (result->tokens && writer.piece && writer.copy) {
         status = decode_tokens(engine, session, sampler, max_tokens, &writer, result);
+        if (cut && result->ended == ENDED_LENGTH) result->ended = ENDED_CONTEXT;
         bool stopped;
         if (ca_detokenize_end(&writer.decoder, writer.piece, writer.cap, &length) == CA_OK)
             (void)write_piece(&writer, length, &stopped);

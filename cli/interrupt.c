@@ -15,12 +15,23 @@ static void on_interrupt(int signal_number)
     interrupt_flag = 1;
 }
 
-void interrupt_catch(void)
+static void catch_with(int flags)
 {
     struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_handler = on_interrupt;
-    action.sa_flags = SA_RESTART;
+    action.sa_flags = flags;
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
+}
+
+void interrupt_catch(void)
+{
+    catch_with(SA_RESTART);
+}
+
+void interrupt_catch_reading(void)
+{
+    interrupt_flag = 0;
+    catch_with(0);
 }

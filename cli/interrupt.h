@@ -8,4 +8,7 @@ extern volatile int interrupt_flag;
 /* Takes over SIGINT from now on. */
 void interrupt_catch(void);
 
+/* The same before reading a line: forgets an earlier Ctrl-C, and the next one ends the read with EINTR. */
+void interrupt_catch_reading(void);
+
 #endif

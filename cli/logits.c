@@ -10,19 +10,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static ca_status write_row(void *user, uint32_t position, const float *logits)
 {
     (void)position;
     return npy_write_row(user, logits) ? CA_OK : CA_E_IO;
-}
-
-/* A file that is not complete must not look like a result; devices stay. */
-static void remove_partial(const char *path)
-{
-    struct stat info;
-    if (stat(path, &info) == 0 && S_ISREG(info.st_mode)) remove(path);
 }
 
 static int write_logits(const struct engine *engine, const struct options *options, ca_session *session, const uint32_t *ids,
@@ -36,11 +28,7 @@ static int write_logits(const struct engine *engine, const struct options *optio
     const ca_status status = measure_feed(session, ids, n_ids, "logits", progress_style(options->progress, PROGRESS_OFF), &hooks);
     const bool cut_short = status != CA_OK && status != CA_E_IO; /* CA_E_IO comes from write_row */
     const int code = cut_short ? fail_library(status) : EXIT_DONE;
-    if (!npy_finish(&writer) && !cut_short) {
-        remove_partial(options->out);
-        return fail("%s: %s", options->out, strerror(errno));
-    }
-    if (cut_short) remove_partial(options->out);
+    if (!npy_finish(&writer) && !cut_short) return fail("%s: %s", options->out, strerror(errno));
     return code;
 }
 

@@ -3,6 +3,7 @@
 #include "message.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,10 +73,45 @@ static int run_command(const struct command *command, int argc, char **argv)
     return command->run(&options);
 }
 
+static bool is_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
+}
+
+/* Whether the name is one of several that begin with a word, as "bench". */
+static bool in_family(const char *name, const char *word)
+{
+    const size_t length = strlen(word);
+    return strncmp(name, word, length) == 0 && name[length] == ' ';
+}
+
+/* The commands that begin with a word, with what they do. False when there are none. */
+static bool print_family(const char *word)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (!in_family(commands[i]->name, word)) continue;
+        if (n++ == 0) puts("Commands:");
+        printf("  %-20s %s\n", commands[i]->name, commands[i]->summary);
+    }
+    return n > 0;
+}
+
+static int refuse_command(const char *word)
+{
+    char names[512] = "";
+    size_t at = 0;
+    for (size_t i = 0; i < N_COMMANDS && at < sizeof names; i++)
+        if (in_family(commands[i]->name, word))
+            at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", at ? ", " : "", commands[i]->name);
+    return at ? usage_error("%s is not a command by itself; there are %s", word, names) : usage_error("unknown command %s", word);
+}
+
 static int dispatch(int argc, char **argv)
 {
+    static char help[] = "--help";
     if (argc < 2) return usage_error("no command given");
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+    if (argc == 2 && is_help(argv[1])) {
         print_help();
         return EXIT_DONE;
     }
@@ -83,11 +119,16 @@ static int dispatch(int argc, char **argv)
         printf("compactattn %s\n", ca_version());
         return EXIT_DONE;
     }
+    if (is_help(argv[1])) { /* help COMMAND is COMMAND --help */
+        for (int i = 1; i + 1 < argc; i++) argv[i] = argv[i + 1];
+        argv[argc - 1] = help;
+    }
     for (size_t i = 0; i < N_COMMANDS; i++) {
         const int words = match_words(commands[i]->name, argc - 1, argv + 1);
         if (words > 0) return run_command(commands[i], argc - words, argv + words);
     }
-    return usage_error("unknown command %s", argv[1]);
+    if (is_help(argv[argc - 1]) && print_family(argv[1])) return EXIT_DONE;
+    return refuse_command(argv[1]);
 }
 
 /* An idle OpenMP thread of libgomp spins for milliseconds. Beside another program on the same cores, that takes the time of the

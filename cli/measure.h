@@ -17,6 +17,7 @@ struct result {
     double gemm_gflop_s;  /* rate of the matrix products */
     double share_of_peak; /* gflop / prefill time / measured peak */
     double decode_tok_s, mean_nll;
+    enum { ENDED_STOP, ENDED_LENGTH, ENDED_CONTEXT, ENDED_INTERRUPTED } ended; /* why the model's text ends where it does */
     uint32_t first_token;
     uint32_t *tokens; /* what the model wrote; malloc'ed */
     size_t n_tokens;

@@ -133,6 +133,8 @@ int method_from_options(const struct options *options, const char *fallback, str
 int method_choose_list(const struct options *options, const char *fallback, struct method *out, size_t *n)
 {
     *n = 0;
+    if (options->methods && (options->executor || options->selector))
+        return usage_error("--methods and --%s exclude each other", options->executor ? "executor" : "selector");
     if (!options->methods && (options->executor || options->selector)) {
         *n = 1;
         return method_from_options(options, fallback, &out[0]);

@@ -128,10 +128,11 @@ bool npy_create(struct npy_writer *writer, const char *path, size_t n_rows, size
     memset(header + n, ' ', (size_t)(HEADER - 1 - n));
     header[HEADER - 1] = '\n';
     const unsigned char prefix[PREFIX] = { 0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, HEADER, 0 };
-    *writer = (struct npy_writer){ fopen(path, "wb"), n_columns, n_rows };
-    if (!writer->file) return false;
-    if (fwrite(prefix, PREFIX, 1, writer->file) == 1 && fwrite(header, HEADER, 1, writer->file) == 1) return true;
-    fclose(writer->file);
+    *writer = (struct npy_writer){ .n_columns = n_columns, .rows_left = n_rows };
+    if (!file_begin(&writer->result, path)) return false;
+    FILE *out = writer->result.file;
+    if (fwrite(prefix, PREFIX, 1, out) == 1 && fwrite(header, HEADER, 1, out) == 1) return true;
+    (void)file_end(&writer->result, false);
     return false;
 }
 
@@ -142,13 +143,13 @@ bool npy_write_row(struct npy_writer *writer, const float *row)
         return false;
     }
     writer->rows_left--;
-    return fwrite(row, sizeof *row, writer->n_columns, writer->file) == writer->n_columns;
+    return fwrite(row, sizeof *row, writer->n_columns, writer->result.file) == writer->n_columns;
 }
 
 bool npy_finish(struct npy_writer *writer)
 {
-    const bool written = !ferror(writer->file);
-    const bool closed = fclose(writer->file) == 0;
-    if (written && closed && writer->rows_left > 0) errno = EINVAL;
-    return written && closed && writer->rows_left == 0;
+    const bool whole = writer->rows_left == 0;
+    if (!file_end(&writer->result, whole)) return false;
+    if (!whole) errno = EINVAL;
+    return whole;
 }

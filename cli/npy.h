@@ -1,6 +1,8 @@
-/* Arrays in NumPy's .npy format: token ids in, logits out. Depends on nothing of the library. */
+/* Arrays in NumPy's .npy format: token ids in, logits out. */
 #ifndef CLI_NPY_H
 #define CLI_NPY_H
+
+#include "file.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,12 +17,12 @@ bool npy_parse_ids(const unsigned char *bytes, size_t size, uint32_t **ids, size
 
 /* A float32 array [n_rows][n_columns] that is written row by row. */
 struct npy_writer {
-    FILE *file;
+    struct file_result result;
     size_t n_columns, rows_left;
 };
 
-/* Each returns false with errno set when the file cannot be created or written; npy_finish also when rows are missing (EINVAL).
- * npy_finish must follow a successful npy_create in any case: it closes the file. */
+/* Each returns false with errno set when the file cannot be created or written; npy_finish also when rows are missing (EINVAL): then a
+ * file that was there before is there still. npy_finish must follow a successful npy_create in any case: it closes the file. */
 bool npy_create(struct npy_writer *writer, const char *path, size_t n_rows, size_t n_columns);
 bool npy_write_row(struct npy_writer *writer, const float *row);
 bool npy_finish(struct npy_writer *writer);

@@ -35,6 +35,8 @@ struct spec {
 #define SELECTION (METHODS | CMD_BENCH_ATTENTION)
 /* Without the command that tries selectors and their thresholds by itself, over a dense prefill. */
 #define SETTINGS (SELECTION & ~(unsigned)CMD_INSPECT_RECALL)
+/* Without the command whose methods all come from --sweep. */
+#define ONE_METHOD ~(unsigned)CMD_BENCH_QUALITY
 #define PREFILLS (METHODS & ~(unsigned)CMD_INSPECT_RECALL)
 #define NEEDS_MODEL ((METHODS & ~(unsigned)CMD_LATENCY) | CMD_TOKENIZE | CMD_INSPECT)
 #define MAKES_RULER (CMD_RULER_GENERATE | CMD_RULER)
@@ -98,8 +100,9 @@ static const struct spec specs[] = {
     { "tokens", 0, TEXT, AT(tokens), 0, 0, "FILE", NULL, CMD_LOGITS | CMD_PERPLEXITY, CMD_LOGITS,
       "token ids: a one-dimensional .npy array of uint32 (int32, uint64, int64 do too)" },
     { "last", 0, INTEGER, AT(last), 1, U32, "K", "1", CMD_LOGITS, 0, "write the logits of the last K positions" },
-    { "from", 0, INTEGER, AT(from), 1, U32, "I", "1", CMD_PERPLEXITY | CMD_BENCH_QUALITY, 0,
-      "score tokens from the I-th on, counted from 0" },
+    { "from", 0, INTEGER, AT(from), 1, U32, "I", "1", CMD_PERPLEXITY, 0, "score tokens from the I-th on, counted from 0" },
+    { "from", 0, INTEGER, AT(half_from), 1, U32, "I", NULL, CMD_BENCH_QUALITY, 0,
+      "score tokens from the I-th on, counted from 0 (default: the text's second half)" },
     { "ask", 0, TEXT, AT(ask), 0, 0, "TEXT", NULL, CMD_RUN | CMD_DEMO, 0, "question put after the text" },
     { "fact", 0, TEXT, AT(fact), 0, 0, "TEXT", NULL, CMD_DEMO, 0, "the sentence to hide" },
     { "answer-start", 0, TEXT, AT(answer_start), 0, 0, "TEXT", NULL, CMD_DEMO, 0,
@@ -182,18 +185,18 @@ static const struct spec specs[] = {
     { "runs", 0, INTEGER, AT(runs), 1, 1000, "N", "3", CMD_BENCH | CMD_BENCH_ATTENTION | CMD_BENCH_QUALITY, 0,
       "measured runs of each; the median counts (attention: the best)" },
     { "warmup", 0, INTEGER, AT(warmup), 0, 1000, "N", "1", CMD_BENCH, 0, "runs of each before the measured ones" },
-    { "executor", 0, CHOICE, AT(executor), 0, 0, EXECUTORS, NULL, SELECTION, 0,
+    { "executor", 0, CHOICE, AT(executor), 0, 0, EXECUTORS, NULL, ONE_METHOD &SELECTION, 0,
       "how attention reads the KV pages (default: auto for run, dense for logits and perplexity, several for bench and demo)" },
-    { "selector", 0, CHOICE, AT(selector), 0, 0, SELECTORS, NULL, SETTINGS, 0,
+    { "selector", 0, CHOICE, AT(selector), 0, 0, SELECTORS, NULL, ONE_METHOD &SETTINGS, 0,
       "what chooses the KV pages to read (default: flashprefill, or none for dense)" },
     { "alpha", 0, REAL, AT(alpha), 0, 1e6, "A", NULL, SETTINGS | SWEPT, 0,
-      "flashprefill: keep blocks that score at least A times the best of their row" },
+      "flashprefill: keep blocks that score at least A times the best of their row; with block_sparse 0.01 when not given" },
     { "free-max", 0, FLAG, AT(free_max), 0, 0, NULL, NULL, SELECTION, 0,
       "flashprefill: the best of a row is taken among blocks that neither sink nor window keeps" },
     { "sink", 0, INTEGER, AT(sink), 0, U32, "N", NULL, SELECTION | SWEPT, 0,
       "flashprefill, trishape: always keep the first N tokens" },
     { "window", 0, INTEGER, AT(window), 1, U32, "N", NULL, SELECTION | SWEPT, 0,
-      "flashprefill, trishape: always keep the N tokens that end with the diagonal block" },
+      "flashprefill, trishape: always keep the N tokens that end with the diagonal block; with trishape 2048 when not given" },
     { "min-budget", 0, INTEGER, AT(min_budget), 0, U32, "N", NULL, SELECTION | SWEPT, 0,
       "flashprefill: always keep the N best blocks" },
     { "last-dense", 0, INTEGER, AT(last_dense), 0, U32, "N", NULL, SETTINGS | SWEPT, 0,
@@ -204,7 +207,8 @@ static const struct spec specs[] = {
       "the chunks in which --last-dense and --last-mute hold (default: final)" },
     { "gate", 0, TEXT, AT(gate), 0, 0, "FILE", NULL, METHODS, 0, "seer: the model's gate, a safetensors file" },
     { "threshold", 0, TEXT, AT(threshold), 0, 0, "T", NULL, SETTINGS | SWEPT, 0,
-      "seer: keep blocks above this probability (LENGTH:T,LENGTH:T.. by length); xattention, oracle: share of the mass to keep" },
+      "seer: keep blocks above this probability (LENGTH:T,LENGTH:T.. by length; default 0.0005); xattention, oracle: share of the mass "
+      "to keep (defaults 0.9, 0.95)" },
     { "relative", 0, FLAG, AT(relative), 0, 0, NULL, NULL, SELECTION, 0,
       "seer: the threshold is divided by the number of visible blocks" },
     { "bare", 0, FLAG, AT(bare), 0, 0, NULL, NULL, SELECTION, 0, "seer: do not always keep the first block and the diagonal" },
@@ -253,11 +257,12 @@ static const struct spec specs[] = {
     { "dry-run", 0, FLAG, AT(dry_run), 0, 0, NULL, NULL, CMD_RUN, 0, "say how much memory it would take, and stop" },
     { "progress", 0, FLAG, AT(progress), 0, 0, NULL, NULL, METHODS, 0, "progress bar even when standard error is no terminal" },
     { "csv", 0, TEXT, AT(csv), 0, 0, "FILE", NULL, CMD_BENCH, 0, "write the rows as CSV" },
-    { "json", 0, FLAG, AT(json), 0, 0, NULL, NULL, ~(unsigned)CMD_TOKENIZE, 0, "the result as JSON on standard output" },
+    { "json", 0, FLAG, AT(json), 0, 0, NULL, NULL, ~(unsigned)(CMD_TOKENIZE | CMD_CHAT | CMD_BENCH_QUALITY), 0,
+      "the result as JSON on standard output" },
     { "help", 'h', FLAG, AT(help), 0, 0, NULL, NULL, ~0U, 0, "this text" },
 };
 
-enum { N_SPECS = sizeof specs / sizeof *specs };
+enum { N_SPECS = sizeof specs / sizeof *specs, LONG_ONLY = 256 /* above all letters */ };
 
 static bool contains_word(const char *words, const char *word)
 {
@@ -352,6 +357,25 @@ static int check_required(const struct command *command, const struct options *o
     return EXIT_DONE;
 }
 
+/* What getopt does not understand: no option, the start of several, or a value where there is none. */
+static int refuse_option(const char *given, const struct option *longs)
+{
+    char names[256] = "";
+    size_t at = 0, n = 0;
+    const char *name = given + 2;
+    const size_t length = strcspn(name, "=");
+    if (given[0] != '-' || given[1] != '-') return usage_error("unknown option -%c", optopt);
+    for (const struct option *o = longs; o->name; o++) {
+        if (strncmp(o->name, name, length) != 0) continue;
+        n++;
+        if (at < sizeof names) at += (size_t)snprintf(names + at, sizeof names - at, "%s--%s", at ? ", " : "", o->name);
+        if (strlen(o->name) != length) continue;
+        return usage_error("--%s takes no value", o->name);
+    }
+    if (n == 1) return usage_error("%s takes no value", names);
+    return n > 1 ? usage_error("%s could be %s", given, names) : usage_error("unknown option %s", given);
+}
+
 int options_parse(const struct command *command, int argc, char **argv, struct options *out)
 {
     struct option longs[N_SPECS + 1];
@@ -361,8 +385,9 @@ int options_parse(const struct command *command, int argc, char **argv, struct o
     for (size_t i = 0; i < N_SPECS; i++) {
         if (!(specs[i].commands & command->bit)) continue;
         by_index[n] = &specs[i];
-        longs[n++] = (struct option){ specs[i].name, specs[i].kind == FLAG ? no_argument : required_argument, NULL,
-                                      specs[i].letter };
+        longs[n] = (struct option){ specs[i].name, specs[i].kind == FLAG ? no_argument : required_argument, NULL,
+                                    LONG_ONLY + (int)n }; /* all different: else getopt takes any of those that a start fits */
+        n++;
         if (!specs[i].letter) continue;
         shorts[n_shorts++] = specs[i].letter;
         if (specs[i].kind != FLAG) shorts[n_shorts++] = ':';
@@ -373,16 +398,13 @@ int options_parse(const struct command *command, int argc, char **argv, struct o
     set_defaults(out);
     opterr = 0;
     for (;;) {
-        int index = -1;
-        const int found = getopt_long(argc, argv, shorts, longs, &index);
+        const int found = getopt_long(argc, argv, shorts, longs, NULL);
         if (found == -1) break;
-        if (found == '?' && optopt && strchr(shorts, optopt) == NULL) return usage_error("unknown option -%c", optopt);
-        if (found == '?') return usage_error("unknown option %s", argv[optind - 1]);
+        if (found == '?') return refuse_option(argv[optind - 1], longs);
         if (found == ':') return usage_error("%s needs a value", argv[optind - 1]);
-        const struct spec *spec = NULL;
-        for (size_t i = 0; i < n && !spec; i++) {
-            if (index >= 0 ? (int)i == index : by_index[i]->letter == found) spec = by_index[i];
-        }
+        const struct spec *spec = found >= LONG_ONLY ? by_index[found - LONG_ONLY] : NULL;
+        for (size_t i = 0; i < n && !spec; i++)
+            if (by_index[i]->letter == found) spec = by_index[i];
         if (spec && set_value(spec, optarg, out) != EXIT_DONE) return EXIT_BAD_USAGE;
         if (out->help) return EXIT_DONE;
     }

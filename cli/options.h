@@ -25,7 +25,7 @@ struct options {
     int64_t max_tokens, seed, context, chunk, page, threads;
     int64_t sink, window, min_budget, last_dense, last_mute, heads_per_row, qblocks_per_row, dense_prefix, dense_tail;
     int64_t stride, top_k;
-    int64_t last, from, runs, warmup, length;
+    int64_t last, from, half_from, runs, warmup, length;
     int64_t model_layers, grid_runs, grid_warmup;
     int64_t layer, head, chunk_index, chunks;
     int64_t samples, data_seed;

@@ -27,16 +27,24 @@ void progress_begin(struct progress *progress, const char *label, enum progress_
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) progress->columns = size.ws_col;
 }
 
-/* label [=====>....]  45 %  1234 tokens/s  ETA 3 s   in one line less than the terminal is wide */
+/* label [=====>....]  45 %  1234 tokens/s  ETA 3 s   in one column less than the terminal has; on a narrow one without the bar, then
+ * with less of the label. */
 static void draw_bar(const struct progress *p, double share, double rate, double eta_s)
 {
+    enum { BRACKETS = 3, BLANKS = 2, LEAST_BAR = 4 }; /* " [" and "]"; behind the tail, which may get shorter */
     char bar[MAX_BAR + 1], tail[80];
-    const int n_tail = snprintf(tail, sizeof tail, " %3.0f %%  %.0f %s/s  ETA %.0f s", share * 100, rate, p->unit, eta_s);
-    int width = p->columns - 1 - n_tail - (int)strlen(p->label) - 3;
-    width = width < 0 ? 0 : width > MAX_BAR ? MAX_BAR : width;
-    for (int i = 0; i < width; i++) bar[i] = i < (int)(share * width) ? '=' : i == (int)(share * width) ? '>' : '.';
-    bar[width] = '\0';
-    fprintf(stderr, "\r%s [%s%s%s]%-*s", p->label, p->color ? "\033[32m" : "", bar, p->color ? "\033[0m" : "", n_tail + 2, tail);
+    const int most = p->columns - 1;
+    const int n_tail = snprintf(tail, sizeof tail, " %3.0f %%  %.0f %s/s  ETA %.0f s", share * 100, rate, p->unit, eta_s) + BLANKS;
+    int width = most - n_tail - (int)strlen(p->label) - BRACKETS;
+    if (width < LEAST_BAR) {
+        const int label = most > n_tail ? most - n_tail : 0;
+        fprintf(stderr, "\r%.*s%-*.*s", label, p->label, most < n_tail ? most : n_tail, most, tail);
+    } else {
+        if (width > MAX_BAR) width = MAX_BAR;
+        for (int i = 0; i < width; i++) bar[i] = i < (int)(share * width) ? '=' : i == (int)(share * width) ? '>' : '.';
+        bar[width] = '\0';
+        fprintf(stderr, "\r%s [%s%s%s]%-*s", p->label, p->color ? "\033[32m" : "", bar, p->color ? "\033[0m" : "", n_tail, tail);
+    }
     fflush(stderr);
 }
 

@@ -1,12 +1,14 @@
 /* compactattn run: reads a prompt, prefills it in chunks, writes what the model answers. */
 #include "commands.h"
 #include "engine.h"
+#include "file.h"
 #include "generate.h"
 #include "interrupt.h"
 #include "message.h"
 #include "method.h"
 
-#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -37,59 +39,6 @@ static int join_question(char **text, size_t *size, const char *question)
     return EXIT_DONE;
 }
 
-/* True when the text holds what would become control tokens, such as "<|im_end|>". */
-static int holds_control_tokens(const struct engine *engine, const char *text, size_t size, bool *out)
-{
-    uint32_t *plain = NULL, *parsed = NULL;
-    size_t n_plain = 0, n_parsed = 0;
-    int code = engine_tokenize(engine, text, size, 0, &plain, &n_plain);
-    if (code == EXIT_DONE) code = engine_tokenize(engine, text, size, CA_TOK_PARSE_SPECIAL, &parsed, &n_parsed);
-    *out = code == EXIT_DONE && (n_plain != n_parsed || (n_plain > 0 && memcmp(plain, parsed, n_plain * sizeof *plain) != 0));
-    ca_free(plain);
-    ca_free(parsed);
-    return code;
-}
-
-/* Tokens of a piece, appended to *ids. */
-static int append_piece(const struct engine *engine, const char *text, size_t size, unsigned flags, uint32_t **ids, size_t *n_ids)
-{
-    uint32_t *piece = NULL;
-    size_t n = 0;
-    const int code = engine_tokenize(engine, text, size, flags, &piece, &n);
-    uint32_t *all = code == EXIT_DONE ? realloc(*ids, (*n_ids + n + 1) * sizeof *all) : NULL;
-    if (all) {
-        if (n > 0) memcpy(all + *n_ids, piece, n * sizeof *all);
-        *ids = all;
-        *n_ids += n;
-    }
-    ca_free(piece);
-    return code != EXIT_DONE || all ? code : fail("no memory for the prompt's tokens");
-}
-
-/* The template's control tokens count, those inside the text do not: a document cannot end its own turn. Templates may trim what they
- * are given, so the text is looked for without the blanks around it. */
-static int tokenize_rendered(const struct engine *engine, const char *rendered, size_t length, const char *text, size_t size,
-                             uint32_t **ids, size_t *n_ids)
-{
-    static const char blanks[] = " \t\r\n\v\f";
-    bool control = false;
-    const int code = holds_control_tokens(engine, text, size, &control);
-    if (code != EXIT_DONE) return code;
-    const char *first = text + strspn(text, blanks), *end = text + size;
-    while (end > first && strchr(blanks, end[-1])) end--;
-    char *inner = control ? strndup(first, (size_t)(end - first)) : NULL;
-    const char *at = inner ? strstr(rendered, inner) : NULL;
-    free(inner);
-    if (control && !at) return fail("the text holds control tokens of the model, which its template hides: use --raw");
-    if (!at) return append_piece(engine, rendered, length, CA_TOK_PARSE_SPECIAL, ids, n_ids);
-    const size_t before = (size_t)(at - rendered), inside = (size_t)(end - first);
-    note("the text holds control tokens of the model; they are read as plain text");
-    int done = append_piece(engine, rendered, before, CA_TOK_PARSE_SPECIAL, ids, n_ids);
-    if (done == EXIT_DONE) done = append_piece(engine, at, inside, 0, ids, n_ids);
-    if (done == EXIT_DONE) done = append_piece(engine, at + inside, length - before - inside, CA_TOK_PARSE_SPECIAL, ids, n_ids);
-    return done;
-}
-
 static ca_thinking thinking(const struct options *options)
 {
     if (!options->thinking) return CA_THINKING_DEFAULT;
@@ -106,25 +55,22 @@ static int tokenize_chat(const struct engine *engine, const struct options *opti
                          size_t *n_ids)
 {
     const ca_message message = { "user", text };
-    char *rendered = NULL;
-    size_t length = 0;
+    bool spelled = false;
     if (memchr(text, '\0', size)) return fail("the text holds a NUL byte, which a chat message cannot: remove it or use --raw");
-    const ca_status status = ca_chat_render_as(engine->tokenizer, options->chat_template, thinking(options), &message, 1, true,
-                                               &rendered, &length);
+    const ca_status status = ca_chat_tokenize(engine->tokenizer, options->chat_template, thinking(options), &message, 1, true, ids,
+                                              n_ids, &spelled);
     if (status == CA_E_UNSUPPORTED && !asks_for_chat(options)) /* not asked for: a model without a template continues the text */
         return engine_tokenize(engine, text, size, CA_TOK_ADD_BOS, ids, n_ids);
-    if (status != CA_OK) return fail_library(status);
-    const int code = tokenize_rendered(engine, rendered, length, text, size, ids, n_ids);
-    ca_free(rendered);
-    return code;
+    if (spelled) note("the text holds control tokens of the model; they are read as plain text");
+    return status == CA_OK ? EXIT_DONE : fail_library(status);
 }
 
 /* Document and question. *text is malloc'ed. */
 static int read_prompt(const struct options *options, char **text, size_t *size)
 {
     int code = read_document(options, text, size);
-    if (code == EXIT_DONE && options->ask) code = join_question(text, size, options->ask);
     if (code == EXIT_DONE && *size == 0) code = fail("the prompt is empty: give text with -f, -p or on standard input");
+    if (code == EXIT_DONE && options->ask) code = join_question(text, size, options->ask);
     return code;
 }
 
@@ -167,19 +113,47 @@ static void print_stats(const struct engine *engine, const ca_session *session, 
 {
     ca_session_stats stats;
     struct rusage usage = { 0 };
+    char rate[40] = "";
     ca_session_get_stats(session, &stats);
     getrusage(RUSAGE_SELF, &usage);
+    if (!isnan(r->decode_tok_s)) snprintf(rate, sizeof rate, ", %.1f tokens/s", r->decode_tok_s); /* the first token is prefill's */
     fprintf(stderr,
             "method      %s, kernels %s, %d threads\n"
             "prefill     %zu tokens in %.0f ms: %.0f tokens/s, first token after %.0f ms, %.0f %% of peak\n"
             "attention   %.0f ms (selecting %.0f ms, tables %.0f ms), matrix products %.0f ms, %.0f %% of past KV pages read\n"
-            "decode      %zu tokens, %.1f tokens/s\n"
+            "decode      %zu tokens%s\n"
             "memory      weights %.0f MiB, KV pages %.0f MiB, workspace %.0f MiB, process peak %.0f MiB\n",
             r->method, engine->kernels, engine->n_threads, r->prompt_tokens, r->prefill_ms, result_prefill_rate(r), r->ttft_ms,
             100 * r->share_of_peak, r->attention_ms, r->select_ms, stats.table_ms, stats.gemm_ms, 100 * r->kept_fraction,
-            r->n_tokens, r->decode_tok_s, mib(engine->info.packed_bytes), mib(stats.kv_bytes), mib(stats.workspace_bytes),
+            r->n_tokens, rate, mib(engine->info.packed_bytes), mib(stats.kv_bytes), mib(stats.workspace_bytes),
             (double)usage.ru_maxrss / 1024);
     layers_print(session, engine->info.n_layers, stderr);
+}
+
+/* Fills the session with what a cache file and the prompt have in common. *reused: how many tokens need not be read. */
+static int load_cache(const struct options *options, ca_session *session, const uint32_t *ids, size_t n_ids, size_t *reused)
+{
+    if (!options->load_cache) return EXIT_DONE;
+    const ca_status loaded = ca_session_load(session, options->load_cache);
+    if (loaded != CA_OK) return fail_library(loaded);
+    *reused = engine_reuse(session, ids, n_ids);
+    note("%zu of %zu prompt tokens are in %s", *reused, n_ids, options->load_cache);
+    return EXIT_DONE;
+}
+
+static int print_json(const struct engine *engine, const struct options *options, const ca_session *session, size_t n_prompt,
+                      size_t reused, const struct result *result)
+{
+    static const char *const ends[] = {
+        [ENDED_STOP] = "stop", [ENDED_LENGTH] = "length", [ENDED_CONTEXT] = "context", [ENDED_INTERRUPTED] = "interrupted"
+    };
+    json_t *json = result_json(result);
+    if (!json) return json_print(NULL);
+    json_object_set_new(json, "prompt_tokens", json_integer((json_int_t)n_prompt));
+    json_object_set_new(json, "reused_tokens", json_integer((json_int_t)reused));
+    json_object_set_new(json, "finish_reason", json_string(ends[result->ended]));
+    if (options->stats) json_object_set_new(json, "layers", layers_json(session, engine->info.n_layers));
+    return json_print(json);
 }
 
 static int answer(const struct engine *engine, const struct options *options, ca_session *session, const uint32_t *ids,
@@ -190,32 +164,26 @@ static int answer(const struct engine *engine, const struct options *options, ca
     const double peak = measures ? engine_peak(engine) : 0;
     interrupt_catch();
     size_t reused = 0;
-    if (options->load_cache) {
-        const ca_status loaded = ca_session_load(session, options->load_cache);
-        if (loaded != CA_OK) return fail_library(loaded);
-        reused = engine_reuse(session, ids, n_ids);
-        note("%zu of %zu prompt tokens are in %s", reused, n_ids, options->load_cache);
-    }
+    int code = load_cache(options, session, ids, n_ids, &reused);
+    if (code != EXIT_DONE) return code;
     ca_status status = measure_prefill(engine, session, ids + reused, n_ids - reused,
                                        progress_style(options->progress, PROGRESS_OFF), &sampler, NULL, result);
     if (status != CA_OK) return fail_library(status);
     measure_share(result, peak);
-    if (options->save_cache) {
+    if (options->save_cache) { /* when it fails, the answer still comes */
         const ca_status saved = ca_session_save(session, options->save_cache);
-        if (saved != CA_OK) return fail_library(saved);
+        if (saved != CA_OK) code = fail_library(saved);
     }
     status = generate(engine, session, &sampler, (size_t)options->max_tokens, &options->stops, options->json ? NULL : stdout,
                       result);
     if (!options->json) putchar('\n');
     if (status != CA_OK && status != CA_E_CANCELED) return fail_library(status);
-    int code = EXIT_DONE;
-    if (options->json) {
-        json_t *json = result_json(result);
-        if (json && options->stats) json_object_set_new(json, "layers", layers_json(session, engine->info.n_layers));
-        code = json_print(json);
-    }
+    if (result->ended == ENDED_CONTEXT)
+        note("the answer ends where the context of %u tokens does: raise --ctx", ca_session_context(session));
+    const int printed = options->json ? print_json(engine, options, session, n_ids, reused, result) : EXIT_DONE;
     if (options->stats) print_stats(engine, session, result);
-    return status == CA_E_CANCELED ? fail_library(status) : code;
+    if (status == CA_E_CANCELED) return fail_library(status);
+    return code == EXIT_DONE ? printed : code;
 }
 
 static int run_prompt(const struct engine *engine, const struct options *options, const struct method *method, const char *text,
@@ -249,6 +217,7 @@ static int run(const struct options *options)
     if (asks_for_chat(options) && options->raw)
         return usage_error("--raw and --chat, --chat-template or --thinking exclude each other");
     int code = method_from_options(options, "auto", &method);
+    if (code == EXIT_DONE && options->save_cache) code = file_check_target(options->save_cache);
     if (code == EXIT_DONE) code = read_prompt(options, &text, &size);
     if (code == EXIT_DONE) code = engine_open(options, &engine);
     if (code == EXIT_DONE) code = run_prompt(&engine, options, &method, text, size);

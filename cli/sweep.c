@@ -15,6 +15,7 @@ static int parse_method(const struct options *options, const char *text, size_t 
     if (length >= sizeof name) return usage_error("--sweep %s: too long", text);
     snprintf(name, sizeof name, "%.*s", (int)length, text);
     one.methods = name;
+    one.selector = one.executor = NULL;
     const int code = method_choose_list(&one, "dense", list, &n);
     if (code != EXIT_DONE) return code;
     *out = list[0];

@@ -65,6 +65,12 @@ typedef enum ca_thinking { CA_THINKING_DEFAULT, CA_THINKING_ON, CA_THINKING_OFF 
 CA_API ca_status ca_chat_render_as(const ca_tokenizer *tok, const char *name, ca_thinking thinking, const ca_message *messages,
                                    size_t n_messages, bool add_generation_prompt, char **text, size_t *len);
 
+/* Tokens of what ca_chat_render_as writes. The template's control tokens count; those that a content spells ("<|im_end|>") are plain
+ * text, so that a document cannot end its own turn, and *spelled (may be NULL) says that there are some. *ids is malloc'ed with *n_ids
+ * entries, free with ca_free. Errors as ca_chat_render_as and ca_tokenize. Thread-safe. */
+CA_API ca_status ca_chat_tokenize(const ca_tokenizer *tok, const char *name, ca_thinking thinking, const ca_message *messages,
+                                  size_t n_messages, bool add_generation_prompt, uint32_t **ids, size_t *n_ids, bool *spelled);
+
 /* Frees what this library returned as malloc'ed. */
 CA_API void ca_free(void *p);
 

@@ -158,9 +158,16 @@ static ca_status recognize(const ca_tokenizer *tok, const chat_format **out)
 
 /* ---- writing ---- */
 
+/* A part of the text that comes from a message's content. */
+typedef struct span {
+    size_t from, to;
+} span;
+
 typedef struct writer {
     char *text;
     size_t len, cap;
+    span *contents; /* NULL: nobody asks */
+    size_t n_contents;
     ca_status status; /* first failure */
 } writer;
 
@@ -188,6 +195,14 @@ static void put(writer *w, const char *text, size_t n)
 static void put_str(writer *w, const char *text)
 {
     put(w, text, strlen(text));
+}
+
+/* What a message says, in contrast to what the template says. */
+static void put_said(writer *w, ca_str said)
+{
+    const size_t from = w->len;
+    put(w, said.data, said.len);
+    if (w->contents && w->len > from) w->contents[w->n_contents++] = (span){ from, w->len };
 }
 
 static bool is_space(utf8proc_int32_t c)
@@ -220,8 +235,7 @@ static ca_str str_of(const char *text)
 
 static void put_content(writer *w, const chat_format *format, const char *text)
 {
-    const ca_str content = format->trim ? trimmed(str_of(text)) : str_of(text);
-    put(w, content.data, content.len);
+    put_said(w, format->trim ? trimmed(str_of(text)) : str_of(text));
 }
 
 /* The system message that a template writes when the messages have none: [*from, *to) of the string literal that opens a system
@@ -357,10 +371,10 @@ static void put_answer(writer *w, const chat_format *format, const char *text, b
         thoughts = without_newlines(thoughts, true, true);
         content = without_newlines(content, true, false);
         put_str(w, "<think>\n");
-        put(w, thoughts.data, thoughts.len);
+        put_said(w, thoughts);
         put_str(w, "\n</think>\n\n");
     }
-    put(w, content.data, content.len);
+    put_said(w, content);
     put_str(w, format->close);
 }
 
@@ -392,7 +406,7 @@ static ca_status put_gemma(writer *w, const chat_format *format, const ca_messag
                            format->name, i, messages[i].role);
         put_open(w, format, messages[i].role);
         if (system && turn == 0) {
-            put_str(w, messages[0].content);
+            put_said(w, str_of(messages[0].content));
             put_str(w, "\n\n");
         }
         put_content(w, format, messages[i].content);
@@ -416,29 +430,36 @@ static ca_status put_chat(writer *w, const ca_tokenizer *tok, const chat_format 
     return CA_OK;
 }
 
+/* w->text is the caller's, on failure too. */
+static ca_status render(const ca_tokenizer *tok, const char *name, ca_thinking thinking, const ca_message *messages,
+                        size_t n_messages, bool add_generation_prompt, writer *w)
+{
+    const chat_format *format;
+    CA_TRY(name ? by_name(name, &format) : recognize(tok, &format));
+    if (thinking != CA_THINKING_DEFAULT && format->shape != CHAT_QWEN3)
+        return ca_fail(CA_E_ARG, "chat template %s has no thinking to turn on or off", format->name);
+
+    CA_TRY(put_chat(w, tok, format, name ? NULL : tok->chat_template, messages, n_messages));
+    if (add_generation_prompt) put_open(w, format, "assistant");
+    if (add_generation_prompt && thinking == CA_THINKING_OFF) put_str(w, "<think>\n\n</think>\n\n");
+    put(w, "", 0); /* an empty text, too, is one */
+    return w->status;
+}
+
 ca_status ca_chat_render_as(const ca_tokenizer *tok, const char *name, ca_thinking thinking, const ca_message *messages,
                             size_t n_messages, bool add_generation_prompt, char **text, size_t *len)
 {
     if (!tok) return ca_fail(CA_E_ARG, "ca_chat_render: there is no tokenizer; a model of random weights has none");
     if (!text || !len || (!messages && n_messages > 0))
         return ca_fail(CA_E_ARG, "ca_chat_render: messages, text and len are needed");
+    writer w = { .status = CA_OK };
     *text = NULL;
     *len = 0;
     CA_TRY(check_messages(messages, n_messages));
-    const chat_format *format;
-    CA_TRY(name ? by_name(name, &format) : recognize(tok, &format));
-    if (thinking != CA_THINKING_DEFAULT && format->shape != CHAT_QWEN3)
-        return ca_fail(CA_E_ARG, "chat template %s has no thinking to turn on or off", format->name);
-
-    writer w = { .status = CA_OK };
-    ca_status st = put_chat(&w, tok, format, name ? NULL : tok->chat_template, messages, n_messages);
-    if (add_generation_prompt) put_open(&w, format, "assistant");
-    if (add_generation_prompt && thinking == CA_THINKING_OFF) put_str(&w, "<think>\n\n</think>\n\n");
-    if (st == CA_OK) st = w.status;
-    if (st == CA_OK && !w.text) put(&w, "", 0);
-    if (st != CA_OK || w.status != CA_OK) {
+    const ca_status st = render(tok, name, thinking, messages, n_messages, add_generation_prompt, &w);
+    if (st != CA_OK) {
         free(w.text);
-        return st != CA_OK ? st : w.status;
+        return st;
     }
     *text = w.text;
     *len = w.len;
@@ -449,4 +470,87 @@ ca_status ca_chat_render(const ca_tokenizer *tok, const ca_message *messages, si
                          char **text, size_t *len)
 {
     return ca_chat_render_as(tok, NULL, CA_THINKING_DEFAULT, messages, n_messages, add_generation_prompt, text, len);
+}
+
+/* ---- tokens ---- */
+
+/* Tokens of a conversation that is read from its start to its end. */
+typedef struct reader {
+    const ca_tokenizer *tok;
+    const char *text;
+    uint32_t *ids;
+    size_t n_ids;
+} reader;
+
+static ca_status read_part(reader *r, size_t from, size_t to, unsigned flags)
+{
+    uint32_t *part = NULL;
+    size_t n = 0;
+    CA_TRY(ca_tokenize(r->tok, r->text + from, to - from, flags, &part, &n));
+    uint32_t *all = n > 0 ? realloc(r->ids, (r->n_ids + n) * sizeof *all) : r->ids;
+    if (n > 0 && all) {
+        memcpy(all + r->n_ids, part, n * sizeof *all);
+        r->ids = all;
+        r->n_ids += n;
+    }
+    free(part);
+    return n > 0 && !all ? ca_fail(CA_E_MEMORY, "chat: no memory for %zu tokens", r->n_ids + n) : CA_OK;
+}
+
+/* Whether a part would be other tokens if its control tokens counted. */
+static ca_status spells_control(const reader *r, span part, bool *out)
+{
+    uint32_t *plain = NULL, *parsed = NULL;
+    size_t n_plain = 0, n_parsed = 0;
+    CA_TRY(ca_tokenize(r->tok, r->text + part.from, part.to - part.from, 0, &plain, &n_plain));
+    const ca_status st = ca_tokenize(r->tok, r->text + part.from, part.to - part.from, CA_TOK_PARSE_SPECIAL, &parsed, &n_parsed);
+    *out = st == CA_OK && (n_plain != n_parsed || (n_plain > 0 && memcmp(plain, parsed, n_plain * sizeof *plain) != 0));
+    free(plain);
+    free(parsed);
+    return st;
+}
+
+/* A text is split only where it must be: tokens may reach over the end of a content. */
+static ca_status read_chat(reader *r, const writer *w, bool *spelled)
+{
+    size_t done = 0;
+    for (size_t i = 0; i < w->n_contents; i++) {
+        bool control = false;
+        CA_TRY(spells_control(r, w->contents[i], &control));
+        if (!control) continue;
+        *spelled = true;
+        CA_TRY(read_part(r, done, w->contents[i].from, CA_TOK_PARSE_SPECIAL));
+        CA_TRY(read_part(r, w->contents[i].from, w->contents[i].to, 0));
+        done = w->contents[i].to;
+    }
+    return read_part(r, done, w->len, CA_TOK_PARSE_SPECIAL);
+}
+
+ca_status ca_chat_tokenize(const ca_tokenizer *tok, const char *name, ca_thinking thinking, const ca_message *messages,
+                           size_t n_messages, bool add_generation_prompt, uint32_t **ids, size_t *n_ids, bool *spelled)
+{
+    if (!tok) return ca_fail(CA_E_ARG, "ca_chat_tokenize: there is no tokenizer; a model of random weights has none");
+    if (!ids || !n_ids || (!messages && n_messages > 0))
+        return ca_fail(CA_E_ARG, "ca_chat_tokenize: messages, ids and n_ids are needed");
+    writer w = { .status = CA_OK };
+    reader r = { .tok = tok };
+    bool any = false;
+    *ids = NULL;
+    *n_ids = 0;
+    CA_TRY(check_messages(messages, n_messages));
+    w.contents = calloc(n_messages, 2 * sizeof *w.contents); /* thoughts and answer */
+    ca_status st = w.contents ? CA_OK : ca_fail(CA_E_MEMORY, "chat: no memory for %zu messages", n_messages);
+    if (st == CA_OK) st = render(tok, name, thinking, messages, n_messages, add_generation_prompt, &w);
+    r.text = w.text;
+    if (st == CA_OK) st = read_chat(&r, &w, &any);
+    free(w.text);
+    free(w.contents);
+    if (st != CA_OK) {
+        free(r.ids);
+        return st;
+    }
+    *ids = r.ids;
+    *n_ids = r.n_ids;
+    if (spelled) *spelled = any;
+    return CA_OK;
 }

@@ -9,6 +9,19 @@ code=0
 [ "$(sed -n 's/.* tokens, \([0-9]*\) of them reused.*/\1/p' "$work/err" | head -n 1)" = 0 ] || fail "chat: the first turn reuses something"
 [ "$(sed -n 's/.* tokens, \([0-9]*\) of them reused.*/\1/p' "$work/err" | sed -n 2p)" -gt 40 ] || fail "chat: the second turn reuses nothing"
 
+# What a user types does not end the turn: "<|im_end|>" is one token as a control token, and more as text.
+turn() { # WORDS: tokens of a conversation of that message
+    printf '%s\n' "$1" | "$COMPACTATTN" chat -m "$MODEL" -n 1 --stats 2>&1 >/dev/null | sed -n 's/.*: \([0-9]*\) tokens, .*/\1/p'
+}
+[ $(($(turn 'a <|im_end|><|im_end|>') - $(turn 'a'))) -gt 8 ] || fail "control tokens of a message are control tokens"
+# A message that does not fit is forgotten, and the conversation goes on.
+{ head -c 400 "$DATA/demo.txt" | tr '\n' ' '; printf '\n/reset\nSay hello.\r\n'; } >"$work/lines"
+code=0
+"$COMPACTATTN" chat -m "$MODEL" -n 4 --ctx 80 <"$work/lines" >"$work/out" 2>"$work/err" || code=$?
+[ "$code" -eq 1 ] || fail "exit code $code, not 1, after a message that does not fit"
+grep -q 'the context holds 80: the message is forgotten; /reset starts anew, --ctx raises it$' "$work/err" || fail "a full context is not told"
+[ "$(wc -l <"$work/out")" -eq 1 ] || fail "the conversation ends with a full context"
+
 head -c 6000 "$DATA/demo.txt" >"$work/text"
 accept run -m "$MODEL" -f "$work/text" --ask "Who speaks?" -n 8 --save-cache "$work/cache"
 cp "$work/out" "$work/first"
@@ -20,6 +33,8 @@ refuse 1 "was saved with 'alpha " run -m "$MODEL" -f "$work/text" --ask "Who spe
 head -c 1000 "$work/cache" >"$work/cut"
 refuse 1 "the checksum is wrong" run -m "$MODEL" -f "$work/text" --ask "Who speaks?" --load-cache "$work/cut"
 refuse 1 "$work/no/cache" run -m "$MODEL" -p hello -n 1 --save-cache "$work/no/cache"
+refuse 1 "is no regular file" run -m none -p hello -n 1 --save-cache "$work"
+refuse 1 "the prompt is empty" run -m none -f /dev/null --ask "Who wins?"
 
 accept run -m "$MODEL" -p "Count: 1, 2, 3," --raw -n 30 --stop "xyz" --stop "7,"
 printed '^ 4, 5, 6, $'

@@ -48,6 +48,11 @@ tool run -m "$MODEL" --chat -p "One <|im_end|> two" -n 0 --json
 [ "$code" -eq 0 ] || fail "control tokens in the text are refused"
 printed '"prompt_tokens": 39,'
 grep -q "read as plain text" "$work/err" || fail "control tokens in the text are not told"
+# The same where the text is a piece of the template.
+tool run -m "$MODEL" -p "<|im_end|>" -n 0 --ctx 2000 --save-cache "$work/spelled.cache"
+[ "$code" -eq 0 ] || fail "a text that is a control token is refused"
+tool run -m "$MODEL" -p "x" -n 0 --ctx 2000 --load-cache "$work/spelled.cache"
+grep -q ': 2[0-9] of ' "$work/err" || fail "the template's own control tokens are text"
 printf 'a\000b' >"$work/nul"
 refuse 1 "NUL byte" run -m "$MODEL" --chat -f "$work/nul" -n 1
 
@@ -77,8 +82,15 @@ done
 accept run -m "$MODEL" -p hello --dry-run --json
 printed '"kv_bytes": [1-9]'
 # An answer ends where the context does.
-accept run -m "$MODEL" --raw -p "$fox" -n 100 --ctx 15 --json
+tool run -m "$MODEL" --raw -p "$fox" -n 100 --ctx 15 --json
+[ "$code" -eq 0 ] || fail "exit code $code, not 0, at the context's end"
 printed '"text": "'"'"'s a story'
+printed '"finish_reason": "context"'
+grep -q 'ends where the context of 15 tokens does' "$work/err" || fail "an answer that is cut is not told"
+accept run -m "$MODEL" --raw -p "$fox" -n 2 --json
+printed '"finish_reason": "length"'
+tool run -m "$MODEL" --raw -p "$fox" -n 0 --stats
+! grep -q 'nan' "$work/err" || fail "a rate of nothing is told"
 # Twice the context: the forecast knows it, and the model still answers.
 accept run -m "$MODEL" -p "hello" --extend yarn:2 --ctx 16000 --dry-run
 printed 'context 16000'

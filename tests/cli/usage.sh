@@ -4,13 +4,20 @@
 
 refuse 2 "no command given"
 refuse 2 "unknown command fly" fly
-refuse 2 "unknown command bench" bench
-refuse 2 "unknown command bench" bench decode
-refuse 2 "unknown command inspect" inspect
+refuse 2 "bench is not a command by itself; there are bench prefill, bench attention, " bench
+refuse 2 "bench is not a command by itself" bench decode
+refuse 2 "inspect is not a command by itself" inspect
+accept bench --help
+printed '^  bench latency  '
+accept help eval ruler run
+printed '^Usage: compactattn eval ruler run '
+refuse 2 "--la could be --last-dense, --last-mute, --last-scope" run -m m -p hi --la 3
+refuse 2 "--json takes no value" run -m m -p hi --json=1
+refuse 2 "--methods and --executor exclude each other" bench prefill -m m --methods dense --executor auto
+refuse 2 "processors" run -m "$MODEL" -p hi --threads 4000
 refuse 2 "unknown option --foo (see compactattn run --help)" run --foo
 refuse 2 "unknown option --foo=3" run --foo=3
 refuse 2 "unknown option -z" run -z
-refuse 2 "unknown option --json=1" run --json=1
 refuse 2 "unknown option --depth" run --depth 0.5
 refuse 2 "unknown option --lengths" logits --lengths 5
 refuse 2 "--chunk needs a value" run -m x --chunk

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -154,6 +155,7 @@ static void writes_rows(void **state)
     char path[] = "/tmp/test_npy_XXXXXX";
     const int file = mkstemp(path);
     assert_true(file >= 0);
+    close(file);
     struct npy_writer writer;
     assert_true(npy_create(&writer, path, 2, 3));
     assert_true(npy_write_row(&writer, rows[0]));
@@ -162,7 +164,7 @@ static void writes_rows(void **state)
     assert_true(npy_finish(&writer));
 
     unsigned char bytes[256];
-    FILE *in = fdopen(file, "rb");
+    FILE *in = fopen(path, "rb");
     assert_non_null(in);
     const size_t size = fread(bytes, 1, sizeof bytes, in);
     fclose(in);
@@ -184,6 +186,22 @@ static void tells_what_cannot_be_written(void **state)
     struct npy_writer writer;
     assert_false(npy_create(&writer, "/dev/null/logits.npy", 1, 1));
     assert_int_equal(errno, ENOTDIR);
+
+    char path[] = "/tmp/test_npy_XXXXXX"; /* a result that is not whole leaves the one before it */
+    const int file = mkstemp(path);
+    assert_true(file >= 0);
+    assert_int_equal(write(file, "before", 6), 6);
+    assert_true(npy_create(&writer, path, 2, 1));
+    assert_true(npy_write_row(&writer, row));
+    assert_false(npy_finish(&writer));
+    char before[8] = "";
+    FILE *in = fopen(path, "rb");
+    assert_non_null(in);
+    assert_int_equal(fread(before, 1, sizeof before, in), 6);
+    assert_string_equal(before, "before");
+    fclose(in);
+    close(file);
+    remove(path);
 
     assert_true(npy_create(&writer, "/dev/null", 2, 1));
     assert_true(npy_write_row(&writer, row));

@@ -233,14 +233,6 @@ static int measure(struct bench *bench, const char *text, size_t size)
 }
 
 /* An unwritable --csv is told before minutes of measuring. */
-static int probe_csv(const char *path)
-{
-    FILE *out = path ? fopen(path, "a") : NULL;
-    if (path && !out) return fail("%s: %s", path, strerror(errno));
-    if (out) fclose(out);
-    return EXIT_DONE;
-}
-
 static int run(const struct options *options)
 {
     struct engine engine = { 0 };
@@ -250,7 +242,7 @@ static int run(const struct options *options)
     int code = parse_lengths(options->lengths, &bench);
     if (code == EXIT_DONE)
         code = method_choose_list(options, "dense,block_sparse,compactattn,auto", bench.methods, &bench.n_methods);
-    if (code == EXIT_DONE) code = probe_csv(options->csv);
+    if (code == EXIT_DONE) code = options->csv ? file_check_target(options->csv, true) : EXIT_DONE;
     if (code == EXIT_DONE) code = read_text(options, &text, &size);
     bench.random_ids = !text;
     if (code == EXIT_DONE) code = engine_open(options, &engine);

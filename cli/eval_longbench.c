@@ -2,10 +2,12 @@
 #include "commands.h"
 #include "eval/longbench_run.h"
 #include "eval/longbench_summary.h"
+#include "folder.h"
 #include "interrupt.h"
 #include "measure.h"
 #include "message.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,7 +92,7 @@ static int run_answers(const struct options *options)
     int code = answer(&command_eval_longbench_run, &work);
     const size_t n_left_out = work.data.n_bad + work.n_left_out;
     if (code == EXIT_DONE && options->json)
-        code = json_print(json_pack("{s:s, s:I}", "out", options->out, "left_out", (json_int_t)n_left_out));
+        code = json_print(json_pack("{s:o, s:I}", "out", json_text(options->out), "left_out", (json_int_t)n_left_out));
     else if (code == EXIT_DONE)
         printf(
             "Answers are in %s, a file pred*.jsonl for each method; compactattn eval longbench score --pred FILE says what they are "
@@ -99,19 +101,39 @@ static int run_answers(const struct options *options)
     return leave(&work, code);
 }
 
+/* Adds the methods whose answers earlier calls have left in the folder. */
+static void add_earlier(const char *folder, struct strings *names)
+{
+    struct dirent **entries = NULL;
+    const int n = scandir(folder, &entries, NULL, alphasort);
+    for (int i = 0; i < n; i++) {
+        char path[RULER_PATH];
+        struct strings paths = { 0 };
+        bool known = entries[i]->d_name[0] == '.';
+        for (size_t m = 0; m < names->n; m++) known = known || strcmp(names->items[m], entries[i]->d_name) == 0;
+        const bool fits = snprintf(path, sizeof path, "%s/%s", folder, entries[i]->d_name) < RULER_PATH;
+        if (!known && fits && folder_is_there(path) && longbench_answers(path, &paths) == EXIT_DONE && paths.n > 0)
+            strings_add(names, entries[i]->d_name);
+        strings_free(&paths);
+        free(entries[i]);
+    }
+    free(entries);
+}
+
 static int compare(const struct work *work)
 {
-    char *names[RULER_METHODS];
-    char(*room)[RULER_NAME] = calloc(work->n_methods, sizeof *room);
+    struct strings names = { 0 };
     size_t n_bad = 0;
-    if (!room) return fail("no memory for the methods");
     for (size_t m = 0; m < work->n_methods; m++) {
-        ruler_name(&work->methods[m], room[m]);
-        names[m] = room[m];
+        char name[RULER_NAME];
+        ruler_name(&work->methods[m], name);
+        strings_add(&names, name);
     }
-    const int code = longbench_compare(work->options->out, names, work->n_methods, &work->data, work->options->official,
-                                       work->options->json, &n_bad);
-    free(room);
+    add_earlier(work->options->out, &names);
+    const int code = names.failed ? fail("no memory for the methods")
+                                  : longbench_compare(work->options->out, names.items, names.n, &work->data,
+                                                      work->options->official, work->options->json, &n_bad);
+    strings_free(&names);
     return code == EXIT_DONE && n_bad > 0 ? EXIT_FAILED : code;
 }
 

@@ -32,16 +32,14 @@ static int parse(const struct command *command, const char *tasks, struct work *
     for (size_t t = 0; t < RULER_TASKS; t++) work->tasks |= ruler_tasks[t].essay || ruler_tasks[t].needs_data ? 0 : 1U << t;
     int code = tasks ? ruler_select(tasks, &work->tasks) : EXIT_DONE;
     if (code == EXIT_DONE) code = ruler_parse_lengths(work->options->ruler_lengths, work->lengths, &work->n_lengths);
-    for (size_t i = 0; i < work->n_lengths && code == EXIT_DONE; i++)
-        for (size_t j = 0; j < i && code == EXIT_DONE; j++)
-            if (work->lengths[i] == work->lengths[j]) code = usage_error("length %zu is listed twice", work->lengths[i]);
     if (code == EXIT_DONE) code = sweep_choose(command, work->options, OWN_METHODS, work->methods, RULER_METHODS, &work->n_methods);
     for (size_t m = 0; m < work->n_methods; m++)
         if (!work->methods[m].options.last_chunk) work->methods[m].options.last_chunk = "merge";
     return code;
 }
 
-static int answer(const struct work *work, size_t *n_left_out)
+/* with_files: files that are not there count as left out, too. */
+static int answer(const struct work *work, bool with_files, size_t *n_left_out)
 {
     const struct options *options = work->options;
     const struct ruler_grid grid = {
@@ -57,8 +55,11 @@ static int answer(const struct work *work, size_t *n_left_out)
         .n_methods = work->n_methods,
         .holes_told = work->made,
     };
+    size_t n_missing = 0;
     interrupt_catch();
-    return ruler_run(&work->engine, &grid, n_left_out);
+    const int code = ruler_run(&work->engine, &grid, n_left_out, &n_missing);
+    *n_left_out += with_files ? n_missing : 0;
+    return code;
 }
 
 static int run_answers(const struct options *options)
@@ -67,11 +68,11 @@ static int run_answers(const struct options *options)
     size_t n_left_out = 0;
     int code = parse(&command_eval_ruler_run, options->tasks, &work);
     if (code == EXIT_DONE) code = engine_open(options, &work.engine);
-    if (code == EXIT_DONE) code = answer(&work, &n_left_out);
     /* With "all" it is what is there that counts. */
-    if (code == EXIT_DONE && n_left_out > 0 && strcmp(options->tasks, "all") != 0) code = EXIT_FAILED;
+    if (code == EXIT_DONE) code = answer(&work, strcmp(options->tasks, "all") != 0, &n_left_out);
+    if (code == EXIT_DONE && n_left_out > 0) code = EXIT_FAILED;
     if (code == EXIT_DONE && options->json)
-        code = json_print(json_pack("{s:s, s:I}", "out", options->out, "left_out", (json_int_t)n_left_out));
+        code = json_print(json_pack("{s:o, s:I}", "out", json_text(options->out), "left_out", (json_int_t)n_left_out));
     else if (code == EXIT_DONE)
         printf("Answers are in %s; compactattn eval ruler score %s says what they are worth\n", options->out, options->out);
     engine_close(&work.engine);
@@ -139,8 +140,9 @@ static int run_all(const struct options *options)
     if (code == EXIT_DONE) code = engine_open(options, &work.engine);
     if (code == EXIT_DONE) code = drop_long(&work);
     if (code == EXIT_DONE) code = make_prompts(&work);
-    if (code == EXIT_DONE) code = answer(&work, &n_left_out);
+    if (code == EXIT_DONE) code = answer(&work, true, &n_left_out);
     if (code == EXIT_DONE) code = ruler_summary(options->out, NULL, options->json);
+    if (code == EXIT_DONE && n_left_out > 0) code = EXIT_FAILED;
     engine_close(&work.engine);
     free(work.methods);
     return code;

@@ -2,6 +2,7 @@
 #include "commands.h"
 #include "eval/ruler.h"
 #include "interrupt.h"
+#include "measure.h"
 #include "message.h"
 
 #include <jansson.h>
@@ -24,7 +25,7 @@ static int print_json(const struct work *work, bool essay)
         if (work->made.tasks >> t & 1) json_array_append_new(tasks, json_string(ruler_tasks[t].name));
     }
     for (size_t i = 0; i < work->n_lengths; i++) json_array_append_new(lengths, json_integer((json_int_t)work->lengths[i]));
-    json_t *root = json_pack("{s:s, s:s, s:s, s:s*, s:o, s:o, s:I, s:O}", "root", work->options->out, "profile",
+    json_t *root = json_pack("{s:o, s:s, s:s, s:s*, s:o, s:o, s:I, s:O}", "root", json_text(work->options->out), "profile",
                              work->options->profile, "template", work->source.wrapper_name, "haystack",
                              !essay               ? NULL
                              : work->source.essay ? "essay"

@@ -54,15 +54,16 @@ bool file_read(const char *path, char **data, size_t *size, char why[FILE_WHY])
     return ok;
 }
 
-int file_check_target(const char *path)
+int file_check_target(const char *path, bool devices)
 {
     struct stat about;
     char folder[1024];
     const char *slash = strrchr(path, '/');
     const size_t n = !slash ? 0 : slash == path ? 1 : (size_t)(slash - path);
     if (stat(path, &about) == 0) {
-        if (!S_ISREG(about.st_mode)) return fail("%s: is no regular file", path);
+        if (S_ISDIR(about.st_mode) || (!devices && !S_ISREG(about.st_mode))) return fail("%s: is no regular file", path);
         if (access(path, W_OK) != 0) return fail("%s: %s", path, strerror(errno));
+        if (!S_ISREG(about.st_mode)) return EXIT_DONE;
     }
     if (n >= sizeof folder) return fail("%s: too long a path", path);
     snprintf(folder, sizeof folder, "%.*s", (int)n, n > 0 ? path : "");

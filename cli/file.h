@@ -12,8 +12,9 @@ enum { FILE_WHY = 160 }; /* as NPY_WHY */
  * False: why says the reason in one line, without the path. */
 bool file_read(const char *path, char **data, size_t *size, char why[FILE_WHY]);
 
-/* Before long work: that a file can be made at path, or a regular one replaced. Prints why not; returns an exit code. */
-int file_check_target(const char *path);
+/* Before long work: that a file can be made at path, or a regular one replaced; devices: or a device or pipe written. Prints why not;
+ * returns an exit code. */
+int file_check_target(const char *path, bool devices);
 
 /* A result that takes the place of an older one when it is whole. What is no regular file (a device, a pipe) is written as it is. */
 struct file_result {

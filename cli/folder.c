@@ -1,5 +1,6 @@
 #include "folder.h"
 
+#include "file.h"
 #include "message.h"
 
 #include <errno.h>
@@ -19,15 +20,24 @@ bool folder_path(const char *folder, const char *name, char path[FOLDER_PATH])
     return n > 0 && n < FOLDER_PATH;
 }
 
+bool folder_is_there(const char *path)
+{
+    struct stat about;
+    return stat(path, &about) == 0 && S_ISDIR(about.st_mode);
+}
+
 int folder_prepare(const char *folder, const char *name)
 {
     char path[FOLDER_PATH];
     if (!folder_path(folder, name, path)) return folder_cannot_write(folder, name, "the path is too long");
     if (mkdir(folder, 0777) != 0 && errno != EEXIST)
         return fail("%s: the folder cannot be made (%s): choose another with --out", folder, strerror(errno));
-    const int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    const bool new = file >= 0;
+    if (!new &&errno == EEXIST) file = open(path, O_WRONLY | O_CLOEXEC);
     if (file < 0) return folder_cannot_write(folder, name, strerror(errno));
     close(file);
+    if (new) (void)unlink(path); /* an empty file would look like a result */
     return EXIT_DONE;
 }
 
@@ -35,9 +45,8 @@ int folder_write_table(const char *folder, const char *name, const struct table 
                        void (*write)(const struct table *table, FILE *out))
 {
     char path[FOLDER_PATH];
-    FILE *out = folder_path(folder, name, path) ? fopen(path, "w") : NULL;
-    if (!out) return folder_cannot_write(folder, name, strerror(errno));
-    write(table, out);
-    const bool written = !ferror(out), closed = fclose(out) == 0;
-    return written && closed ? EXIT_DONE : folder_cannot_write(folder, name, strerror(errno));
+    struct file_result result;
+    if (!folder_path(folder, name, path) || !file_begin(&result, path)) return folder_cannot_write(folder, name, strerror(errno));
+    write(table, result.file);
+    return file_end(&result, true) ? EXIT_DONE : folder_cannot_write(folder, name, strerror(errno));
 }

@@ -8,7 +8,9 @@
 
 enum { FOLDER_PATH = 1024 };
 
-/* Makes the folder and tries to create a file of that name in it. Returns an exit code. */
+bool folder_is_there(const char *path);
+
+/* Makes the folder and tries whether a file of that name can be written in it. Returns an exit code. */
 int folder_prepare(const char *folder, const char *name);
 
 /* folder/name; false when that is too long. */

@@ -217,7 +217,7 @@ static int run(const struct options *options)
     if (asks_for_chat(options) && options->raw)
         return usage_error("--raw and --chat, --chat-template or --thinking exclude each other");
     int code = method_from_options(options, "auto", &method);
-    if (code == EXIT_DONE && options->save_cache) code = file_check_target(options->save_cache);
+    if (code == EXIT_DONE && options->save_cache) code = file_check_target(options->save_cache, false);
     if (code == EXIT_DONE) code = read_prompt(options, &text, &size);
     if (code == EXIT_DONE) code = engine_open(options, &engine);
     if (code == EXIT_DONE) code = run_prompt(&engine, options, &method, text, size);

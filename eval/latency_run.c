@@ -26,9 +26,29 @@ uint64_t latency_resident(void)
     return memory_line("/proc/self/status", "VmRSS:");
 }
 
+/* What a control group's limit leaves, its file cache counted as free; UINT64_MAX without a limit. */
+static uint64_t group_available(void)
+{
+    unsigned long long most = 0, used = 0, cached = 0;
+    char line[128];
+    FILE *in = fopen("/sys/fs/cgroup/memory.max", "r");
+    const bool limited = in && fscanf(in, "%llu", &most) == 1; /* "max": none */
+    if (in) fclose(in);
+    in = limited ? fopen("/sys/fs/cgroup/memory.current", "r") : NULL;
+    const bool counted = in && fscanf(in, "%llu", &used) == 1;
+    if (in) fclose(in);
+    in = counted ? fopen("/sys/fs/cgroup/memory.stat", "r") : NULL;
+    while (in && fgets(line, sizeof line, in))
+        if (strncmp(line, "inactive_file ", 14) == 0) cached = strtoull(line + 14, NULL, 10);
+    if (in) fclose(in);
+    if (!counted) return UINT64_MAX;
+    return most + cached > used ? most + cached - used : 1;
+}
+
 uint64_t latency_available(void)
 {
-    return memory_line("/proc/meminfo", "MemAvailable:");
+    const uint64_t machine = memory_line("/proc/meminfo", "MemAvailable:"), group = group_available();
+    return machine < group ? machine : group;
 }
 
 double latency_gflop(const ca_model_info *info, double n, double keep)

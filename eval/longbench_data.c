@@ -191,7 +191,27 @@ static const char *skip_blanks(const char *at)
     return at + strspn(at, " \t\r\n");
 }
 
-/* Item by item, so that only one is in memory twice. at is behind the "[". */
+/* Behind the object that starts at `at`, whatever is wrong inside; NULL: there is none, or it does not end. */
+static const char *object_end(const char *at, const char *last)
+{
+    size_t depth = 0;
+    bool quoted = false;
+    for (; at < last && (*at == '{' || depth > 0); at++) {
+        if (quoted && *at == '\\' && at + 1 < last) {
+            at++;
+        } else if (*at == '"') {
+            quoted = !quoted;
+        } else if (!quoted) {
+            depth += *at == '{';
+            depth -= *at == '}';
+            if (depth == 0) return at + 1;
+        }
+    }
+    return NULL;
+}
+
+/* Item by item, so that only one is in memory twice. An item that cannot be read is left out where its end is plain. at is behind the
+ * "[". */
 static int read_array(struct reading *reading, const char *at, const char *last)
 {
     reading->array = true;
@@ -200,9 +220,11 @@ static int read_array(struct reading *reading, const char *at, const char *last)
         json_error_t error;
         json_t *json = json_loadb(at, (size_t)(last - at), JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK,
                                   &error);
-        const size_t size = error.position > 0 ? (size_t)error.position : 0;
-        if (!json) return broken_array(reading, size < (size_t)(last - at) ? at + size : last, error.text);
-        take(reading, json, NULL, at, size, reading->row);
+        size_t size = error.position > 0 ? (size_t)error.position : 0;
+        const char *end = json ? NULL : object_end(at, last);
+        if (!json && !end) return broken_array(reading, size < (size_t)(last - at) ? at + size : last, error.text);
+        if (end) size = (size_t)(end - at);
+        take(reading, json, error.text, at, size, reading->row);
         json_decref(json);
         at = skip_blanks(at + size);
         if (at < last && *at == ']') break;

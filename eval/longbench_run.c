@@ -146,7 +146,8 @@ static bool wanted(const struct longbench_grid *grid, const struct longbench_ite
            item->row % grid->n_shards == grid->shard;
 }
 
-static int check_ids(const struct longbench_grid *grid)
+/* Before anything is written: that there is something to do. */
+static int check_wanted(const struct longbench_grid *grid)
 {
     const char *ids = grid->options->ids;
     for (const char *at = ids; at && *at; at += strcspn(at, ","), at += *at == ',') {
@@ -157,7 +158,9 @@ static int check_ids(const struct longbench_grid *grid)
             i++;
         if (i == grid->data->n_items) return fail("--ids: %s has no item %.*s", grid->options->data, (int)length, at);
     }
-    return EXIT_DONE;
+    for (size_t i = 0; i < grid->data->n_items; i++)
+        if (wanted(grid, &grid->data->items[i])) return EXIT_DONE;
+    return fail("%s: no item is left to be answered by what is asked for", grid->options->data);
 }
 
 /* An estimate before the prompt is read. */
@@ -199,17 +202,15 @@ static int choose(struct work *work)
     const struct longbench_data *data = grid->data;
     const int64_t limit = grid->options->limit;
     size_t n = 0;
-    int code = check_ids(grid);
     json_t *places = json_object();
     work->pending = calloc(data->n_items * grid->n_methods, sizeof *work->pending);
-    if (code == EXIT_DONE && (!work->pending || !places)) code = fail("no memory for %zu items", data->n_items);
+    int code = work->pending && places ? EXIT_DONE : fail("no memory for %zu items", data->n_items);
     for (size_t i = 0; i < data->n_items && code == EXIT_DONE; i++) {
         const bool chosen = wanted(grid, &data->items[i]) && (limit < 0 || n < (size_t)limit);
         n += chosen;
         for (size_t m = 0; m < grid->n_methods; m++) work->pending[i * grid->n_methods + m] = chosen;
         json_object_set_new(places, data->items[i].id, json_integer((json_int_t)i));
     }
-    if (code == EXIT_DONE && n == 0) code = fail("%s: no item is left to be answered by what is asked for", grid->options->data);
     for (size_t m = 0; m < grid->n_methods && code == EXIT_DONE; m++) code = read_answers(work, m, places);
     for (size_t i = 0; i < data->n_items * grid->n_methods && code == EXIT_DONE; i++)
         work->total += work->pending[i] ? weight(work, i / grid->n_methods) : 0;
@@ -514,6 +515,7 @@ int longbench_run(const struct engine *engine, const struct longbench_grid *grid
     work.names = calloc(grid->n_methods, sizeof *work.names);
     int code = work.names ? EXIT_DONE : fail("no memory for %zu methods", grid->n_methods);
     for (size_t m = 0; work.names && m < grid->n_methods; m++) ruler_name(&grid->methods[m], work.names[m]);
+    if (code == EXIT_DONE) code = check_wanted(grid);
     if (code == EXIT_DONE) code = begin(&work);
     if (code == EXIT_DONE) code = choose(&work);
     if (code == EXIT_DONE) code = run_items(&work);

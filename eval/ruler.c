@@ -138,6 +138,8 @@ int ruler_parse_lengths(const char *list, size_t lengths[RULER_LENGTHS], size_t 
         if (length < 64 || length > 1UL << 30 || errno || (*end && *end != ','))
             return usage_error("--lengths %s: expected whole numbers from 64 on, separated by commas", list);
         if (*n == RULER_LENGTHS) return usage_error("--lengths %s: more than %d lengths", list, RULER_LENGTHS);
+        for (size_t i = 0; i < *n; i++)
+            if (lengths[i] == length) return usage_error("length %lu is listed twice", length);
         lengths[(*n)++] = length;
         if (!*end) return EXIT_DONE;
         at = end + 1;
@@ -518,7 +520,7 @@ int ruler_make_data(const char *root, const struct ruler_source *source, const c
     int code = fill_root(&filling, tasks, lengths, n_lengths, quiet);
     if (code == EXIT_DONE) {
         count_files(root, tasks, lengths, n_lengths, made);
-        if (made->n_files == 0) code = fail("%s: nothing is written, no task fits its length", root);
+        if (made->n_files == 0) code = fail("%s: nothing is written, every task is skipped", root);
     }
     words_close(filling.words);
     essay_free(&filling.essay);

@@ -13,8 +13,7 @@ static int prepare(struct maker *maker)
     maker->questions = questions;
     if (!maker_upstream(maker)) maker->pool = questions->n_documents;
     if (maker->job->n_samples > questions->n)
-        return fail("%s at %zu tokens: %zu samples asked for, the file has %zu questions", ruler_tasks[maker->job->task].name,
-                    maker->job->length, maker->job->n_samples, questions->n);
+        return maker_too_short(maker, "more samples are asked for than its file has questions");
     maker->documents = malloc((questions->n_documents ? questions->n_documents : 1) * sizeof *maker->documents);
     if (!maker->documents) return maker_fail(maker, "no memory for the documents");
     for (size_t i = 0; i < questions->n_documents; i++) maker->documents[i] = questions->documents[i];

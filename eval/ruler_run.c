@@ -36,14 +36,15 @@ struct work {
     size_t n_cells;
     char (*names)[RULER_NAME];
     json_t *left_out; /* "4096/vt": rows that do not fit */
+    json_t *data;     /* the data's settings as its manifest has them, without the number of samples, which may grow */
     json_t *holes;    /* "512/vt": why the data has no such file; NULL when it does not say */
     json_t *inputs;   /* "--essay": hash of a file that the data is made from; NULL when it does not say */
     json_t *skipped;  /* those of them that were asked for */
     uint32_t chunk;   /* of the method at work, when a short last one is merged; else 0 */
     struct progress progress;
     char label[RULER_NAME + 64];
-    double done, total; /* tokens of prompts and answers */
-    size_t n_left_out;
+    double done, total;           /* tokens of prompts and answers */
+    size_t n_left_out, n_missing; /* rows, whole files */
 };
 
 void ruler_name(const struct sweep *sweep, char name[RULER_NAME])
@@ -84,33 +85,30 @@ static bool answers_name(const struct work *work, size_t method, const struct ce
 
 /* ---- what belongs into one folder ---- */
 
-/* The data's settings as its manifest has them, without the number of samples, which may grow. */
-static int data_settings(struct work *work, const char *root, json_t **out)
+static int read_data_settings(struct work *work)
 {
-    const int code = ruler_manifest(root, out);
+    const char *root = work->grid->data;
+    const int code = ruler_manifest(root, &work->data);
     if (code != EXIT_DONE) return code;
-    json_decref(work->holes);
-    json_decref(work->inputs);
-    work->holes = json_incref(json_object_get(json_object_get(*out, "note"), "skipped"));
-    work->inputs = json_incref(json_object_get(json_object_get(*out, "note"), "inputs"));
-    if (!*out) *out = json_pack("{s:s}", "generator", "not known");
-    json_object_del(*out, "note");
-    json_object_del(*out, "samples");
-    return *out ? EXIT_DONE : fail("%s: no memory for its settings", root);
+    const json_t *told = json_object_get(work->data, "note");
+    work->holes = json_incref(json_object_get(told, "skipped"));
+    work->inputs = json_incref(json_object_get(told, "inputs"));
+    if (!work->data) work->data = json_pack("{s:s}", "generator", "not known");
+    json_object_del(work->data, "note");
+    json_object_del(work->data, "samples");
+    return work->data ? EXIT_DONE : fail("%s: no memory for its settings", root);
 }
 
-static int begin_grid(struct work *work, const char *model_hash)
+static int begin_grid(const struct work *work, const char *model_hash)
 {
     const struct ruler_grid *grid = work->grid;
-    json_t *data = NULL;
-    int code = data_settings(work, grid->data, &data);
-    if (code != EXIT_DONE) return code;
-    json_t *settings = json_pack("{s:s, s:s, s:s, s:o, s:O*, s:{s:s, s:s, s:s, s:O, s:O}}", "kind", "compactattn eval ruler",
-                                 "version", ca_version(), "model", model_hash, "data", data, "inputs",
+    json_t *settings = json_pack("{s:s, s:s, s:s, s:O, s:O*, s:{s:s, s:s, s:s, s:O, s:O}}", "kind", "compactattn eval ruler",
+                                 "version", ca_version(), "model", model_hash, "data", work->data, "inputs",
                                  json_object_size(work->inputs) > 0 ? work->inputs : NULL, "note", "model", grid->model,
                                  "model_name", work->engine->info.name, "data", grid->data, "left_out", work->left_out, "skipped",
                                  work->skipped);
-    code = settings ? ledger_begin(grid->out, settings) : fail("%s: no memory for its manifest, or a path is no UTF-8", grid->out);
+    const int code = settings ? ledger_begin(grid->out, settings)
+                              : fail("%s: no memory for its manifest, or a path is no UTF-8", grid->out);
     json_decref(settings);
     return code;
 }
@@ -146,7 +144,7 @@ static int begin_method(const struct work *work, size_t m, const char *model_has
     return ruler_begin_method(work->engine, &work->grid->methods[m], "compactattn eval ruler", model_hash, folder);
 }
 
-static int begin(struct work *work, char model_hash[LEDGER_HASH])
+static int begin(const struct work *work, char model_hash[LEDGER_HASH])
 {
     int code = ledger_hash(work->grid->model, model_hash);
     if (code == EXIT_DONE) code = begin_grid(work, model_hash);
@@ -225,10 +223,14 @@ static int open_cell(struct work *work, struct cell *cell)
     const bool there = access(path, F_OK) == 0;
     if (!there && is_hole(work, cell)) return EXIT_DONE;
     if (!there) note("%s: is not there; %s is skipped at %zu", path, cell->task->name, cell->length);
-    if (!there || dataset_read(path, &cell->set) != EXIT_DONE) {
+    work->n_missing += !there;
+    if (!there) return EXIT_DONE;
+    if (dataset_read(path, &cell->set) != EXIT_DONE) {
         work->n_left_out++;
         return EXIT_DONE;
     }
+    if (cell->set.n_rows < work->grid->n_samples && !work->grid->holes_told)
+        note("%s: has %zu of the %zu samples asked for", path, cell->set.n_rows, work->grid->n_samples);
     work->n_left_out += cell->set.n_bad;
     cell->n_rows = cell->set.n_rows < work->grid->n_samples ? cell->set.n_rows : work->grid->n_samples;
     cell->answered = calloc(cell->n_rows * n_methods, sizeof *cell->answered);
@@ -256,7 +258,10 @@ static int open_cells(struct work *work)
     const struct ruler_grid *grid = work->grid;
     work->cells = calloc(grid->n_lengths * RULER_TASKS, sizeof *work->cells);
     int code = work->cells ? EXIT_DONE : fail("no memory for %zu lengths", grid->n_lengths);
+    char path[RULER_PATH];
     size_t n_rows = 0;
+    if (code == EXIT_DONE && snprintf(path, sizeof path, "%s/synthetic", grid->data) < RULER_PATH && access(path, F_OK) != 0)
+        return fail("%s: holds no prompts (synthetic/LENGTH/data/TASK/validation.jsonl)", grid->data);
     ruler_tell_strangers(grid->data);
     for (size_t l = 0; l < grid->n_lengths; l++) {
         for (size_t t = 0; t < RULER_TASKS && code == EXIT_DONE; t++) {
@@ -313,7 +318,8 @@ static void tell_counts(struct work *work, const struct cell *cell, const struct
     const double room = (double)cell->length * 1.01 + SLACK;
     (void)ruler_data_path(work->grid->data, cell->length, cell->task->name, path);
     const bool other = fabs(counted - said) > 0.01 * said + SLACK;
-    if (!other && (double)counts->most <= room && (double)counts->most_said <= room) return;
+    const bool little = (double)counts->most < 0.45 * (double)cell->length; /* made ones fill four fifths or more */
+    if (!other && !little && (double)counts->most <= room && (double)counts->most_said <= room) return;
     progress_end(&work->progress);
     if (other)
         note(
@@ -495,19 +501,21 @@ static int run_cells(struct work *work)
     return code;
 }
 
-int ruler_run(const struct engine *engine, const struct ruler_grid *grid, size_t *n_left_out)
+int ruler_run(const struct engine *engine, const struct ruler_grid *grid, size_t *n_left_out, size_t *n_missing)
 {
     char model_hash[LEDGER_HASH];
     struct work work = { .engine = engine, .grid = grid, .left_out = json_object(), .skipped = json_object() };
     work.names = calloc(grid->n_methods, sizeof *work.names);
     int code = work.names && work.left_out && work.skipped ? EXIT_DONE : fail("no memory for %zu methods", grid->n_methods);
     for (size_t m = 0; work.names && m < grid->n_methods; m++) ruler_name(&grid->methods[m], work.names[m]);
+    if (code == EXIT_DONE) code = read_data_settings(&work);
+    if (code == EXIT_DONE) code = open_cells(&work); /* before anything is written: with nothing to do, nothing is */
     if (code == EXIT_DONE) code = begin(&work, model_hash);
-    if (code == EXIT_DONE) code = open_cells(&work);
     if (code == EXIT_DONE) code = run_cells(&work);
     if (code == EXIT_DONE && json_object_size(work.left_out) + json_object_size(work.skipped) > 0)
         code = begin_grid(&work, model_hash);
     *n_left_out = work.n_left_out;
+    *n_missing = work.n_missing;
     for (size_t c = 0; c < work.n_cells; c++) {
         free_ids(&work.cells[c]);
         dataset_free(&work.cells[c].set);
@@ -518,6 +526,7 @@ int ruler_run(const struct engine *engine, const struct ruler_grid *grid, size_t
     free(work.cells);
     free(work.names);
     json_decref(work.left_out);
+    json_decref(work.data);
     json_decref(work.skipped);
     json_decref(work.holes);
     json_decref(work.inputs);

@@ -41,9 +41,9 @@ void ruler_tell_strangers(const char *folder);
 /* ROOT/manifest.json of prompts or answers; *out is NULL when there is none, else a new reference. Returns an exit code. */
 int ruler_manifest(const char *root, json_t **out);
 
-/* Answers what is not answered yet. Rows that are missing or do not fit the context are told and left out: *n_left_out counts files and
- * rows. Tasks that the data's own manifest leaves out at a length are told and not counted. Returns an exit code; after Ctrl-C
- * EXIT_INTERRUPTED, and the next call goes on. */
-int ruler_run(const struct engine *engine, const struct ruler_grid *grid, size_t *n_left_out);
+/* Answers what is not answered yet. Rows that cannot be used or do not fit the context are told and left out: *n_left_out counts them,
+ * *n_missing the files that are not there. Tasks that the data's own manifest leaves out at a length are told and not counted. Returns
+ * an exit code; after Ctrl-C EXIT_INTERRUPTED, and the next call goes on. */
+int ruler_run(const struct engine *engine, const struct ruler_grid *grid, size_t *n_left_out, size_t *n_missing);
 
 #endif

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MOST_METHODS = RULER_METHODS, MOST_LENGTHS = 32, MOST_COLUMNS = 40, INTERVAL = 32 };
@@ -33,6 +32,7 @@ struct results {
     const char *folder, *out;
     char names[MOST_METHODS][256]; /* of the methods; "." inside paths of a folder that is one method */
     bool single;
+    size_t n_bad;            /* lines that cannot be used, each told */
     size_t n_methods, dense; /* dense = n_methods: there is none */
     size_t lengths[MOST_LENGTHS], n_lengths;
     unsigned tasks;     /* that any method has */
@@ -54,12 +54,6 @@ static struct cell *cell_of(const struct results *all, size_t method, size_t len
 }
 
 /* ---- what is there ---- */
-
-static bool is_folder(const char *path)
-{
-    struct stat about;
-    return stat(path, &about) == 0 && S_ISDIR(about.st_mode);
-}
 
 static bool names_dense(const char *name)
 {
@@ -86,11 +80,24 @@ static bool method_path(const struct results *all, size_t method, const char *re
     return n > 0 && n < RULER_PATH;
 }
 
+/* Whether a method has a folder synthetic/LENGTH/pred: prompts have synthetic/LENGTH/data. */
+static bool has_answers(const struct results *all, size_t method)
+{
+    char path[RULER_PATH], rest[300];
+    bool found = false;
+    DIR *dir = method_path(all, method, "", path) ? opendir(path) : NULL;
+    for (struct dirent *entry; dir && !found && (entry = readdir(dir));) {
+        snprintf(rest, sizeof rest, "/%s/pred", entry->d_name);
+        found = method_path(all, method, rest, path) && folder_is_there(path);
+    }
+    if (dir) closedir(dir);
+    return found;
+}
+
 static int find_methods(struct results *all)
 {
-    char path[RULER_PATH];
     all->single = true;
-    if (method_path(all, 0, "", path) && is_folder(path)) {
+    if (has_answers(all, 0)) {
         size_t end = strlen(all->folder);
         while (end > 1 && all->folder[end - 1] == '/') end--;
         size_t start = end;
@@ -108,7 +115,7 @@ static int find_methods(struct results *all)
             continue;
         }
         snprintf(all->names[all->n_methods], sizeof *all->names, "%s", entry->d_name);
-        if (method_path(all, all->n_methods, "", path) && is_folder(path)) all->n_methods++;
+        if (has_answers(all, all->n_methods)) all->n_methods++;
     }
     closedir(dir);
     qsort(all->names, all->n_methods, sizeof *all->names, by_name);
@@ -133,7 +140,7 @@ static int find_lengths(struct results *all)
             while (at < all->n_lengths && all->lengths[at] != length) at++;
             snprintf(rest, sizeof rest, "/%s/pred", entry->d_name);
             if (entry->d_name[0] < '1' || entry->d_name[0] > '9' || *end || at < all->n_lengths ||
-                !method_path(all, m, rest, path) || !is_folder(path))
+                !method_path(all, m, rest, path) || !folder_is_there(path))
                 continue;
             if (all->n_lengths == MOST_LENGTHS) {
                 note("%s: more than %d lengths; %s is left out", all->folder, MOST_LENGTHS, entry->d_name);
@@ -231,17 +238,25 @@ static int read_length(struct results *all, size_t m, size_t l)
         if (access(path, F_OK) != 0) continue;
         const int code = dataset_lines(path, take_answer, &reading, &n_bad);
         if (code != EXIT_DONE) return code;
+        all->n_bad += n_bad;
         qsort(cell->rows, cell->n, sizeof *cell->rows, by_index);
         if (cell->n > 0) all->tasks |= 1U << t;
     }
     return EXIT_DONE;
 }
 
-/* The prompts' manifest, as the run has copied it, says what the essay tasks were made from, and what does not fit a length. */
+/* The prompts' manifest, as the run has copied it, says what the essay tasks were made from, and what does not fit a length. A folder of
+ * one method lies beside it. */
 static int read_manifest(struct results *all)
 {
     json_t *manifest = NULL;
-    const int code = ruler_manifest(all->folder, &manifest);
+    char above[RULER_PATH];
+    int code = ruler_manifest(all->folder, &manifest);
+    if (code == EXIT_DONE && all->single && !json_object_get(manifest, "data") &&
+        snprintf(above, sizeof above, "%s/..", all->folder) < RULER_PATH) {
+        json_decref(manifest);
+        code = ruler_manifest(above, &manifest);
+    }
     const char *haystack = json_string_value(json_object_get(json_object_get(manifest, "data"), "haystack"));
     for (size_t t = 0; t < RULER_TASKS; t++)
         if ((all->tasks >> t & 1) && ruler_tasks[t].essay && haystack && strcmp(haystack, "public-domain") == 0)
@@ -484,9 +499,10 @@ static void write_remarks(const struct results *all, const char *start, FILE *ou
             start);
     if (all->public_domain)
         fprintf(out,
-                "%shaystack=public-domain: the essay tasks run on the text that comes with the program, so only the column\n"
-                "%s\"self-contained\" can be compared with published results.\n",
-                start, start);
+                "%shaystack=public-domain: the essay tasks run on the text that comes with the program, so %s published results.\n",
+                start,
+                self_contained() & all->tasks ? "only the column \"self-contained\" can be compared with"
+                                              : "they cannot be compared with");
     const char *key;
     json_t *why;
     json_object_foreach(all->skipped, key, why)
@@ -635,7 +651,7 @@ static int write_reference(const struct results *all, size_t m, size_t l, double
     static const char *const rows[] = { "Metric", "Score", "Nulls" };
     char folder[RULER_PATH], path[FOLDER_PATH], rest[64], text[32];
     snprintf(rest, sizeof rest, "/%zu/pred", all->lengths[l]);
-    if (!method_path(all, m, rest, folder) || !is_folder(folder)) return EXIT_DONE;
+    if (!method_path(all, m, rest, folder) || !folder_is_there(folder)) return EXIT_DONE;
     FILE *out = folder_path(folder, "summary.csv", path) ? fopen(path, "w") : NULL;
     if (!out) return folder_cannot_write(folder, "summary.csv", strerror(errno));
     for (size_t row = 0; row < 3; row++) {
@@ -735,6 +751,7 @@ int ruler_summary(const char *folder, const char *out, bool json)
     int code = out ? folder_prepare(out, "summary.csv") : EXIT_DONE;
     if (code == EXIT_DONE) code = read_all(all);
     if (code == EXIT_DONE) code = report(all, out, json);
+    if (code == EXIT_DONE && all->n_bad > 0) code = EXIT_FAILED;
     for (size_t i = 0; all->cells && i < all->n_methods * all->n_lengths * RULER_TASKS; i++) free(all->cells[i].rows);
     free(all->cells);
     json_decref(all->skipped);

@@ -63,7 +63,11 @@ tool eval ruler generate -m "$MODEL" --tasks qa_1 --lengths 1024 --samples 1 --s
 grep -q 'Document 2:.*Question: Who?.*"outputs": \["I"\]' "$work/qa/synthetic/1024/data/qa_1/validation.jsonl" || fail "the qa row"
 sed 's/One/Three/' "$work/squad.json" >"$work/other.json"
 generate 1 "is another file than the one used before" --tasks qa_1 --lengths 1024 --samples 1 --squad "$work/other.json" --out "$work/qa"
-generate 1 "3 samples asked for, the file has 1 questions" --tasks qa_1 --samples 3 --squad "$work/squad.json" --out "$work/bad"
+tool eval ruler generate -m "$MODEL" --tasks vt,qa_1 --lengths 1024 --samples 3 --squad "$work/squad.json" --out "$work/bad"
+[ "$code" -eq 0 ] || fail "too few questions stop other tasks"
+grep -q 'qa_1 is skipped at 1024 tokens: more samples are asked for than its file has questions$' "$work/err" || fail "too few questions"
+[ -s "$work/bad/synthetic/1024/data/vt/validation.jsonl" ] || fail "too few questions stop other tasks"
+rm -r "$work/bad/synthetic/1024/data/vt"
 [ -z "$(find "$work/bad" -name '*.jsonl*')" ] || fail "a file that failed is left"
 
 # A task that does not fit a length is skipped there, by name; the rest is made, and the same command says the same.
@@ -88,7 +92,7 @@ printed '"skipped": {}'
 # shellcheck disable=SC2086
 tool $holes --lengths 150 --out "$work/e4"
 [ "$code" -eq 1 ] || fail "exit code $code where nothing fits"
-grep -q 'nothing is written, no task fits its length' "$work/err" || fail "that nothing fits is not told"
+grep -q 'nothing is written, every task is skipped' "$work/err" || fail "that nothing fits is not told"
 
 # The word lists and the essay are read for the tasks that use them only.
 mkdir -p "$work/lone/bin"

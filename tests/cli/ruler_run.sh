@@ -145,6 +145,7 @@ grep -q "$file: made with another tokenizer, it seems: its rows say 500 tokens o
 grep -q "$other/synthetic/100/data/vt/validation.jsonl: made for another length, it seems: up to [23][0-9]* tokens, in a folder of 100$" "$work/err" ||
     fail "another length is not told"
 [ "$(grep -c 'made' "$work/err")" -eq 2 ] || fail "not one line a file"
+[ -e "$work/other.out/manifest.json" ] || fail "no manifest"
 
 # What the data's manifest says is skipped is no failure; tables have a hole there.
 made=$work/made
@@ -174,6 +175,34 @@ printed '^dense  *100\.00  *-  *-$'
 # shellcheck disable=SC2086
 tool $one --tasks cwe,fwe --data "$made" --lengths 512 --out "$work/made2.out"
 [ "$code" -eq 1 ] || fail "a file that is missing without a reason is no failure"
+
+# Prompts that are far too short for their folder are told; fewer of them than asked for, too.
+mkdir -p "$other/synthetic/1024/data/vt"
+cp "$data/synthetic/512/data/vt/validation.jsonl" "$other/synthetic/1024/data/vt/validation.jsonl"
+# shellcheck disable=SC2086
+tool $one --data "$other" --lengths 1024 --samples 4 --out "$work/short.out"
+grep -q 'made for another length, it seems: up to [23][0-9]* tokens, in a folder of 1024$' "$work/err" || fail "short prompts are not told"
+grep -q ': has 3 of the 4 samples asked for$' "$work/err" || fail "missing samples are not told"
+
+# A command that had nothing to do leaves nothing that would refuse the corrected one.
+refuse 1 "$work/nothing: holds no prompts" eval ruler run -m "$MODEL" --data "$work/nothing" --out "$work/wrong"
+[ ! -e "$work/wrong" ] || fail "a run without prompts leaves a folder"
+
+# The public-domain haystack is told of one method's folder, too; prompts of two essays do not go into one folder.
+essay=$work/essay
+rows "$essay/synthetic/512/data/niah_single_2/validation.jsonl" "The secret number of the house is" 7351
+inputs() {
+    echo '{"haystack": "public-domain", "note": {"inputs": {"--essay": "sha256:'"$1"'"}}}' >"$essay/manifest.json"
+}
+inputs 1
+# shellcheck disable=SC2086
+tool $one --tasks niah_single_2 --data "$essay" --lengths 512 --out "$work/essay.out"
+[ "$code" -eq 0 ] || fail "essay prompts"
+accept eval ruler score "$work/essay.out/dense" --out "$work/essay.score"
+printed '^haystack=public-domain: .* they cannot be compared with published results\.$'
+inputs 2
+# shellcheck disable=SC2086
+refuse 1 'inputs.--essay was "sha256:1" and is now "sha256:2"' $one --tasks niah_single_2 --data "$essay" --lengths 512 --out "$work/essay.out"
 
 # Bad prompts: told by file and line, the rest goes on. One does not fit the context.
 file=$data/synthetic/512/data/vt/validation.jsonl
@@ -226,7 +255,7 @@ done
 sed -i '2s/ X /no/' "$work/foreign/x_quoka_dense_5e-4/synthetic/4096/pred/cwe.jsonl"
 echo '{"index": 2, "outputs": ["x"], "pred": "x"}' >>"$work/foreign/x_dense_5e-4/synthetic/4096/pred/cwe.jsonl"
 tool eval ruler score "$work/foreign"
-[ "$code" -eq 0 ] || fail "foreign answers"
+[ "$code" -eq 1 ] || fail "a line that is left out is not told by the exit code"
 grep -q 'x_dense_5e-4/synthetic/4096/pred/cwe.jsonl: line 4: index 2 is there already; it is left out$' "$work/err" ||
     fail "an index that comes twice is not told"
 printed '^x_dense_5e-4  *50\.00  *50\.00 '

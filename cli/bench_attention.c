@@ -535,6 +535,7 @@ static int run_shape(struct bench *bench)
             if (interrupt_flag) code = EXIT_INTERRUPTED;
         }
     }
+    if (code == EXIT_INTERRUPTED) note("interrupted");
     return code;
 }
 

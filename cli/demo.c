@@ -1,6 +1,7 @@
 /* compactattn demo: finds a fact hidden in a long text with every method, and shows what each costs. */
 #include "capture.h"
 #include "commands.h"
+#include "file.h"
 #include "folder.h"
 #include "generate.h"
 #include "interrupt.h"
@@ -47,7 +48,10 @@ static int cut_text(const struct demo *demo, char *text, size_t *size)
 
 static int read_text(const struct options *options, char **text, size_t *size)
 {
-    const int code = engine_read_text(options->text, text, size);
+    static const char own[] = "data/demo.txt"; /* the default; elsewhere than in the source tree it is found like other data */
+    char path[1200];
+    const bool find = strcmp(options->text, own) == 0 && file_find_data("demo.txt", path, sizeof path);
+    const int code = engine_read_text(find ? path : options->text, text, size);
     if (code != EXIT_DONE) return code;
     if (memchr(*text, '\0', *size)) return fail("%s: not a text file (it holds a NUL byte)", options->text);
     while (*size > 0 && ((*text)[*size - 1] == '\n' || (*text)[*size - 1] == ' ')) (*text)[--*size] = '\0';

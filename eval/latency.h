@@ -27,7 +27,7 @@ struct latency_input {
     size_t n_ids;
     const char *root, *task; /* ROOT/synthetic/LENGTH/data/TASK/validation.jsonl */
     struct dataset rows;     /* of the length that was read last */
-    size_t rows_of;
+    size_t rows_of, told_of; /* lengths: of the rows; of which it was told that they do not fill it */
 };
 
 enum { LATENCY_WHY = 256 };

@@ -1,5 +1,7 @@
 #include "eval/latency.h"
 
+#include "cli/message.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,8 +47,7 @@ static const char *read_ruler(struct latency_input *input, uint32_t length, char
     return NULL;
 }
 
-static const char *tokenize_row(const struct latency_input *input, size_t record, uint32_t length, uint32_t *out,
-                                char why[LATENCY_WHY])
+static const char *tokenize_row(struct latency_input *input, size_t record, uint32_t length, uint32_t *out, char why[LATENCY_WHY])
 {
     const char *text = input->rows.rows[record % input->rows.n_rows].input;
     uint32_t *ids = NULL;
@@ -54,6 +55,13 @@ static const char *tokenize_row(const struct latency_input *input, size_t record
     if (ca_tokenize(input->tokenizer, text, strlen(text), CA_TOK_PARSE_SPECIAL, &ids, &n) != CA_OK) {
         snprintf(why, LATENCY_WHY, "%.200s", ca_last_error());
         return why;
+    }
+    if (n < length / 2 && input->told_of != length) { /* once a file */
+        note(
+            "%s/synthetic/%u/data/%s/validation.jsonl: made for another length or tokenizer, it seems: a prompt of %zu tokens is filled "
+            "up to %u",
+            input->root, length, input->task, n, length);
+        input->told_of = length;
     }
     for (uint32_t i = 0; i < length; i++) out[i] = i < n ? ids[i] % input->vocab : 0;
     ca_free(ids);

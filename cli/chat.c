@@ -125,11 +125,11 @@ static void greet(const struct chat *chat)
 static bool read_line(bool terminal, char **line, size_t *cap, ssize_t *n, int *code)
 {
     for (;;) {
+        interrupt_catch_reading();
         if (terminal) {
             fputs("> ", stdout);
             fflush(stdout);
         }
-        interrupt_catch_reading();
         errno = 0;
         *n = getline(line, cap, stdin);
         if (*n >= 0) break;

@@ -1,16 +1,15 @@
 #include "load/safetensors.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/arith.h"
 #include "base/mapfile.h"
+#include "base/newfile.h"
 #include "base/reader.h"
 
 enum { HEADER_MAX = 100000000, LENGTH_BYTES = 8 };
@@ -387,39 +386,10 @@ done:
     return st;
 }
 
-/* A new file beside path, with the permissions that the user's mask gives. Its name is in temporary, which the caller frees. */
-static ca_status create_beside(const char *path, char **temporary, FILE **file)
-{
-    enum { SUFFIX = 32, ATTEMPTS = 100 };
-    const size_t cap = strlen(path) + SUFFIX;
-    *temporary = malloc(cap);
-    if (!*temporary) return ca_fail(CA_E_MEMORY, "%s: no memory to write it", path);
-    int fd = -1;
-    for (int i = 0; i < ATTEMPTS && fd < 0 && (i == 0 || errno == EEXIST); i++) {
-        (void)snprintf(*temporary, cap, "%s.%ld-%d.tmp", path, (long)getpid(), i);
-        fd = open(*temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    }
-    *file = fd < 0 ? NULL : fdopen(fd, "wb");
-    if (*file) return CA_OK;
-    const int error = errno;
-    if (fd >= 0) {
-        (void)close(fd);
-        (void)unlink(*temporary);
-    }
-    free(*temporary);
-    return ca_fail(CA_E_IO, "%s: cannot be created: %s", path, strerror(error));
-}
-
 ca_status ca_safetensors_write(const char *path, const ca_st_content *content)
 {
     char *temporary;
     FILE *file;
-    CA_TRY(create_beside(path, &temporary, &file));
-    ca_status st = write_content(file, path, content);
-    if (fclose(file) != 0 && st == CA_OK) st = ca_fail(CA_E_IO, "%s: cannot be written: %s", path, strerror(errno));
-    if (st == CA_OK && rename(temporary, path) != 0)
-        st = ca_fail(CA_E_IO, "%s: cannot be renamed into place: %s", path, strerror(errno));
-    if (st != CA_OK) (void)unlink(temporary);
-    free(temporary);
-    return st;
+    CA_TRY(ca_newfile_open(path, &temporary, &file));
+    return ca_newfile_close(path, temporary, file, write_content(file, path, content));
 }

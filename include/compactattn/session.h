@@ -98,8 +98,9 @@ CA_API uint32_t ca_session_shared(const ca_session *session, const uint32_t *tok
 CA_API uint32_t ca_session_context(const ca_session *session);
 
 /* Keeps the timeline and its KV cache in a file, and reads it back into an empty session. The file is versioned and checksummed and
- * belongs to one model and one way of prefilling it: another model, kernel set, page size, selector or setting is refused
- * (CA_E_SHAPE says what differs). Written through a temporary file; a reader never sees half of it. CA_E_IO, CA_E_FORMAT. */
+ * belongs to one model and one way of prefilling it: another model, gate, kernel set, page size, selector or setting is refused
+ * (CA_E_SHAPE says what differs). Models of one shape are told apart by samples of every weight. Written through a temporary file of its
+ * own; a reader never sees half of it, whoever else saves. A name that is there and is not a file's is refused. CA_E_IO, CA_E_FORMAT. */
 CA_API ca_status ca_session_save(const ca_session *session, const char *path);
 CA_API ca_status ca_session_load(ca_session *session, const char *path);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/arith.h"
+#include "base/hash.h"
 #include "cache/cache.h"
 
 static uint32_t n_pools(uint32_t bits)
@@ -29,6 +30,21 @@ ca_gate_dims ca_gate_get_dims(const ca_gate *gate)
 uint32_t ca_gate_k_heads(const ca_gate *gate)
 {
     return gate->opt.layout == CA_GATE_SINGLE ? gate->opt.n_heads / gate->opt.n_kv_heads : 1;
+}
+
+uint64_t ca_gate_fingerprint(const ca_gate *gate)
+{
+    const ca_gate_opt *o = &gate->opt;
+    const ca_gate_dims d = ca_gate_get_dims(gate);
+    const uint32_t numbers[] = { (uint32_t)o->layout, o->q_pool, o->k_pool, o->hidden, o->block, o->rotary };
+    uint64_t hash = ca_hash(CA_HASH_START, numbers, sizeof numbers);
+    hash = ca_hash(hash, &o->rope_scale, sizeof o->rope_scale);
+    hash = ca_hash(hash, o->inv_freq, o->rotary / 2 * sizeof *o->inv_freq);
+    for (uint32_t l = 0; l < o->n_layers; l++) {
+        hash = ca_hash(hash, gate->wk[l], (size_t)d.k_heads * d.k_in * o->hidden * sizeof **gate->wk);
+        if (gate->wq[l]) hash = ca_hash(hash, gate->wq[l], (size_t)d.q_heads * d.q_in * o->hidden * sizeof **gate->wq);
+    }
+    return hash;
 }
 
 static ca_status check(const ca_gate_opt *o)

@@ -22,6 +22,9 @@ typedef struct ca_gate_dims {
 } ca_gate_dims;
 ca_gate_dims ca_gate_get_dims(const ca_gate *gate);
 
+/* Tells gates apart: layout, pools, rotation and weights. */
+uint64_t ca_gate_fingerprint(const ca_gate *gate);
+
 /* Projected keys per KV head: G in the single layout, else 1. */
 uint32_t ca_gate_k_heads(const ca_gate *gate);
 

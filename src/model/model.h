@@ -37,6 +37,9 @@ struct ca_model {
     ca_config config;
     ca_model_info info;
     int n_threads; /* for packing */
+    /* Tells models of one shape apart, whatever the kernel set and the type of products: numbers of the configuration, frequencies, types
+     * and samples of all weights as the files have them, or what they are drawn from. Of packed models only. */
+    uint64_t fingerprint;
 
     ca_tensor embedding;    /* [vocab] rows of hidden */
     ca_layer *layers;       /* [n_layers]; NULL when opened for a forecast only */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/arith.h"
+#include "base/hash.h"
 #include "base/mapfile.h"
 #include "base/memory.h"
 #include "load/draw.h"
@@ -136,6 +137,28 @@ static ca_status find_tensor(loader *l, tensor_id id, const char *what, uint32_t
     return CA_OK;
 }
 
+static size_t row_bytes(const ca_tensor *tensor)
+{
+    return tensor->bytes / (size_t)(tensor->dims[1] * tensor->dims[2]);
+}
+
+/* Rows [first, +n) of a tensor on the way into the model's fingerprint: their bytes at SAMPLES places from the first to the last. A
+ * file of many gigabytes costs a page of it per place, which packing reads anyway. */
+static void take_fingerprint(const loader *l, const ca_tensor *t, uint64_t first, uint64_t n)
+{
+    enum { SAMPLES = 16, SAMPLE_BYTES = 64 };
+    const uint64_t id[] = { (uint64_t)t->type, t->dims[0], first, n, t->seed };
+    uint64_t hash = ca_hash(l->model->fingerprint, id, sizeof id);
+    if (t->data != NULL) {
+        const size_t bytes = (size_t)n * row_bytes(t);
+        const unsigned char *data = (const unsigned char *)t->data + (size_t)first * row_bytes(t);
+        if (bytes <= SAMPLES * SAMPLE_BYTES) hash = ca_hash(hash, data, bytes);
+        for (size_t i = 0; i < SAMPLES && bytes > SAMPLES * SAMPLE_BYTES; i++)
+            hash = ca_hash(hash, data + (bytes - SAMPLE_BYTES) / (SAMPLES - 1) * i, SAMPLE_BYTES);
+    }
+    l->model->fingerprint = hash;
+}
+
 /* ---- vectors ---- */
 
 static ca_status alloc_vector(const loader *l, uint32_t n, float **out)
@@ -151,6 +174,7 @@ static ca_status load_norm(loader *l, role norm, uint32_t layer, uint32_t n, flo
     ca_tensor tensor;
     CA_TRY(find_tensor(l, (tensor_id){ .role = norm, .layer = layer }, "weight", 1, dims, &tensor));
     if (!l->packs) return CA_OK;
+    take_fingerprint(l, &tensor, 0, 1);
     CA_TRY(alloc_vector(l, n, out));
     if (l->model->drawn)
         memset(*out, 0, n * sizeof **out);
@@ -230,8 +254,7 @@ static void release_rows(const weight_part *part)
 {
     const ca_tensor *t = &part->tensor;
     if (t->data == NULL) return;
-    const size_t row_bytes = t->bytes / (size_t)(t->dims[1] * t->dims[2]);
-    ca_mapfile_release((const unsigned char *)t->data + part->first * row_bytes, part->rows * row_bytes);
+    ca_mapfile_release((const unsigned char *)t->data + part->first * row_bytes(t), part->rows * row_bytes(t));
 }
 
 /* Products of the layers may be int8. The router's few columns and the output matrix decide between tokens and experts: they stay. */
@@ -258,6 +281,7 @@ static ca_status load_matrix(loader *l, uint32_t k, weight_parts p, ca_gemm_weig
         l->bytes += bytes;
         return CA_OK;
     }
+    for (uint32_t i = 0; i < p.n_parts; i++) take_fingerprint(l, &p.part[i].tensor, p.part[i].first, p.part[i].rows);
     CA_TRY(ca_gemm_pack(l->model->engine, int8, k, p.n_rows, &source, out));
     for (uint32_t i = 0; i < p.n_parts; i++) release_rows(&p.part[i]);
     return CA_OK;
@@ -275,6 +299,7 @@ static ca_status load_biases(loader *l, weight_parts p, float **out)
         ca_tensor tensor;
         CA_TRY(find_tensor(l, p.part[i].id, "bias", 1, dims, &tensor));
         if (!l->packs) continue;
+        take_fingerprint(l, &tensor, 0, 1);
         ca_tensor_rows(&tensor, 0, 1, *out + at);
         for (uint32_t head = 0; head_dim > 0 && head < rows; head += head_dim) {
             memcpy(stored, *out + at + head, head_dim * sizeof *stored);
@@ -385,6 +410,7 @@ static ca_status load_all(loader *l)
     char name[NAME];
     const uint64_t dims[] = { c->hidden, info->vocab };
     CA_TRY(find_tensor(l, (tensor_id){ .role = EMBEDDING }, "weight", 2, dims, &model->embedding));
+    if (l->packs) take_fingerprint(l, &model->embedding, 0, info->vocab);
     CA_TRY(load_frequencies(l));
     CA_TRY(load_norm(l, FINAL_NORM, 0, c->hidden, &model->final_norm));
     info->tied_output = l->place != NULL
@@ -452,6 +478,20 @@ static ca_status check_memory(const ca_model *model, uint64_t need)
                    ca_store_path(model->store), (double)need / 0x1p20, (double)available / 0x1p20);
 }
 
+/* What weights are computed with: the numbers of the configuration that no shape shows. */
+static uint64_t config_fingerprint(const ca_model *model)
+{
+    const ca_config *c = &model->config;
+    const double numbers[] = { (double)c->rms_eps, (double)c->attn_scale,        (double)c->embed_scale,       c->window,
+                               c->top_k,           (double)c->rope[0].magnitude, (double)c->rope[1].magnitude, c->norm_topk,
+                               c->activation };
+    uint64_t hash = ca_hash(CA_HASH_START, numbers, sizeof numbers);
+    hash = ca_hash(hash, c->sliding, c->n_layers * sizeof *c->sliding);
+    for (uint32_t r = 0; r < model->n_rotations; r++)
+        hash = ca_hash(hash, model->inv_freq[r], c->head_dim / 2 * sizeof *model->inv_freq[r]);
+    return hash;
+}
+
 static ca_status load(loader *l, bool forecast_only)
 {
     ca_model *model = l->model;
@@ -461,6 +501,7 @@ static ca_status load(loader *l, bool forecast_only)
     if (forecast_only) return CA_OK;
     CA_TRY(check_memory(model, l->bytes));
     l->packs = true;
+    model->fingerprint = config_fingerprint(model);
     return load_all(l);
 }
 

@@ -97,6 +97,7 @@ static uint32_t window_tokens(const ca_config *config, const ca_session_opt *opt
 static ca_status open_cache(const ca_model *model, const ca_session_opt *opt, ca_session *s)
 {
     CA_TRY(resolve(model, opt, &s->opt));
+    s->asked_chunk = opt->chunk;
     s->model = model;
     ca_model_get_info(model, &s->info);
     uint32_t held[CA_MAX_LAYERS];
@@ -560,16 +561,22 @@ uint32_t ca_session_context(const ca_session *session)
     return session->opt.context;
 }
 
+bool ca_session_misses(const ca_session *session, uint32_t layer, uint32_t n)
+{
+    const ca_config *config = &session->model->config;
+    const uint32_t start = ca_cache_start(session->cache, 0, layer);
+    return start > 0 && (!config->sliding[layer] || (uint64_t)n + 1 < (uint64_t)start + config->window);
+}
+
 ca_status ca_session_truncate(ca_session *session, uint32_t n)
 {
     if (n > session->len) return ca_fail(CA_E_ARG, "session: cannot be cut to %u tokens, it has %u", n, session->len);
-    const ca_config *config = &session->model->config;
     for (uint32_t l = 0; l < session->info.n_layers && n > 0; l++)
-        if (ca_cache_start(session->cache, 0, l) > 0 && n + 1 < ca_cache_start(session->cache, 0, l) + config->window)
+        if (ca_session_misses(session, l, n))
             return ca_fail(CA_E_ARG,
                            "session: cannot be cut to %u tokens: layers with a window of %u have forgotten what comes before; "
                            "cut it to 0 and read the prompt again",
-                           n, config->window);
+                           n, session->model->config.window);
     CA_TRY(ca_cache_truncate(session->cache, 0, n));
     session->len = n;
     session->has_logits = false;

@@ -18,7 +18,8 @@ typedef struct ca_layer_sums {
 struct ca_session {
     const ca_model *model;
     ca_model_info info;
-    ca_session_opt opt; /* with context, chunk and n_threads resolved */
+    ca_session_opt opt;   /* with context, chunk and n_threads resolved */
+    uint32_t asked_chunk; /* before it was cut to the context, which leaves no call of prefill other chunks */
     ca_cache *cache;
     ca_acts acts;
     ca_gemm_runner *gemm;
@@ -32,5 +33,8 @@ struct ca_session {
     uint32_t len;
     ca_session_stats stats;
 };
+
+/* A query at position n would see keys that the layer has forgotten. */
+bool ca_session_misses(const ca_session *session, uint32_t layer, uint32_t n);
 
 #endif

@@ -5,82 +5,87 @@
  *
  * The text names what the bytes depend on; a session takes a file only when its own text is the same. */
 #include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <zlib.h>
 
 #include "base/mapfile.h"
+#include "base/newfile.h"
 #include "base/reader.h"
 #include "cache/cache_io.h"
-#include "model/weights.h"
 #include "prefill/session.h"
 
 static const char magic[8] = "CACACHE";
-enum { VERSION = 1, TEXT = 1024 };
+enum { VERSION = 2, TEXT = 2048 };
 
-/* FNV-1a over 32-bit words. */
-static uint64_t mix(uint64_t hash, const float *x, size_t n)
+/* Text that grows; what its end does not hold is cut off. */
+typedef struct description {
+    char text[TEXT];
+    size_t len;
+} description;
+
+static __attribute__((format(printf, 2, 3))) void say(description *d, const char *format, ...)
 {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t word;
-        memcpy(&word, &x[i], 4);
-        hash = (hash ^ word) * UINT64_C(0x100000001b3);
-    }
-    return hash;
+    va_list args;
+    va_start(args, format);
+    const int n = vsnprintf(d->text + d->len, TEXT - d->len, format, args);
+    va_end(args);
+    if (n > 0) d->len += (size_t)n < TEXT - d->len ? (size_t)n : TEXT - 1 - d->len;
 }
 
-/* Norm weights of every layer tell models of one shape apart, fine-tuned ones too. */
-static uint64_t fingerprint(const ca_model *model)
+static void say_model(const ca_session *s, description *d)
 {
-    uint64_t hash = mix(UINT64_C(0xcbf29ce484222325), model->final_norm, model->info.hidden);
-    for (uint32_t l = 0; l < model->info.n_layers; l++) hash = mix(hash, model->layers[l].attn_norm, model->info.hidden);
-    return hash;
-}
-
-/* Everything that the keys and values of a session depend on. */
-static void describe(const ca_session *s, char text[TEXT])
-{
-    const ca_select_opt *o = &s->opt.select;
     const ca_model_info *m = &s->info;
-    int n = snprintf(text, TEXT,
-                     "model %s %u x %u, heads %u:%u x %u, vocabulary %u, rope %s %g, weights %016llx\n"
-                     "selector %s, executor %d, rows %u x %u, worth %g %g %g, first %d, dense %u..%u\n"
-                     "kernels %s, %s products, pages of %u, summaries %u, chunk %u\n",
-                     m->architecture, m->n_layers, m->hidden, m->n_heads, m->n_kv_heads, m->head_dim, m->vocab, m->rope_scaling,
-                     (double)m->rope_factor, (unsigned long long)fingerprint(s->model), ca_selector_name(o->selector),
-                     (int)s->opt.executor, s->opt.table.heads_per_row, s->opt.table.qblocks_per_row, (double)s->opt.worth.heads,
-                     (double)s->opt.worth.qblocks, (double)s->opt.worth.whole, s->opt.sparse_first, s->opt.dense_prefix,
-                     s->opt.dense_tail, ca_kern_name(s->cache->opt.kern), ca_matmul_name(m->matmul), s->opt.page_tokens,
-                     s->cache->opt.summaries, s->opt.chunk);
-    const size_t at = n > 0 && n < TEXT ? (size_t)n : TEXT - 1;
-    char *more = text + at;
-    const size_t left = TEXT - at;
+    say(d, "model %s %u x %u, heads %u:%u x %u, vocabulary %u, rope %s %g, weights %016" PRIx64 "\n", m->architecture, m->n_layers,
+        m->hidden, m->n_heads, m->n_kv_heads, m->head_dim, m->vocab, m->rope_scaling, (double)m->rope_factor,
+        s->model->fingerprint);
+}
+
+static void say_selector(const ca_select_opt *o, description *d)
+{
     switch (o->selector) {
     case CA_SELECT_FLASHPREFILL:
-        (void)snprintf(more, left, "alpha %g, sink %u, window %u, last %u %u, budget %u, %d %d\n", (double)o->flashprefill.alpha,
-                       o->flashprefill.sink, o->flashprefill.window, o->flashprefill.last_dense, o->flashprefill.last_mute,
-                       o->flashprefill.min_budget, o->flashprefill.free_max, o->flashprefill.every_chunk);
+        say(d, "alpha %g, sink %u, window %u, last %u %u, budget %u, %d %d\n", (double)o->flashprefill.alpha, o->flashprefill.sink,
+            o->flashprefill.window, o->flashprefill.last_dense, o->flashprefill.last_mute, o->flashprefill.min_budget,
+            o->flashprefill.free_max, o->flashprefill.every_chunk);
         break;
     case CA_SELECT_SEER:
-        (void)snprintf(more, left, "threshold %g, steps %u, %d %d\n", (double)o->seer.threshold, o->seer.n_steps, o->seer.relative,
-                       o->seer.bare);
+        say(d, "threshold %g, %d %d, steps", (double)o->seer.threshold, o->seer.relative, o->seer.bare);
+        for (uint32_t i = 0; i < o->seer.n_steps; i++)
+            say(d, " %u:%g", o->seer.steps[i].max_kv, (double)o->seer.steps[i].threshold);
+        say(d, "\n");
         break;
-    case CA_SELECT_QUOKA:
-        (void)snprintf(more, left, "ratios %g %g\n", (double)o->quoka.query_ratio, (double)o->quoka.kv_ratio);
-        break;
-    case CA_SELECT_XATTENTION:
-        (void)snprintf(more, left, "stride %u, threshold %g\n", o->xattention.stride, (double)o->xattention.threshold);
-        break;
-    case CA_SELECT_MINFERENCE: (void)snprintf(more, left, "top_k %u\n", o->minference.top_k); break;
-    case CA_SELECT_TRISHAPE: (void)snprintf(more, left, "sink %u, window %u\n", o->trishape.sink, o->trishape.window); break;
-    case CA_SELECT_ORACLE: (void)snprintf(more, left, "mass %g\n", (double)o->oracle.mass); break;
+    case CA_SELECT_QUOKA: say(d, "ratios %g %g\n", (double)o->quoka.query_ratio, (double)o->quoka.kv_ratio); break;
+    case CA_SELECT_XATTENTION: say(d, "stride %u, threshold %g\n", o->xattention.stride, (double)o->xattention.threshold); break;
+    case CA_SELECT_MINFERENCE: say(d, "top_k %u\n", o->minference.top_k); break;
+    case CA_SELECT_TRISHAPE: say(d, "sink %u, window %u\n", o->trishape.sink, o->trishape.window); break;
+    case CA_SELECT_ORACLE: say(d, "mass %g\n", (double)o->oracle.mass); break;
     case CA_SELECT_NONE:
     case CA_SELECT_USER: break;
     }
 }
 
+/* Everything that the keys, values and summaries of a session depend on. */
+static void describe(const ca_session *s, description *d)
+{
+    const ca_session_opt *o = &s->opt;
+    *d = (description){ .len = 0 };
+    say_model(s, d);
+    say(d, "selector %s, executor %d, rows %u x %u, worth %g %g %g, first %d, dense %u..%u\n", ca_selector_name(o->select.selector),
+        (int)o->executor, o->table.heads_per_row, o->table.qblocks_per_row, (double)o->worth.heads, (double)o->worth.qblocks,
+        (double)o->worth.whole, o->sparse_first, o->dense_prefix, o->dense_tail);
+    if (o->executor == CA_EXEC_AUTO) say(d, "cost %g %g %g\n", o->cost.flop, o->cost.page_byte, o->cost.job);
+    say(d, "kernels %s, %s products, pages of %u, summaries %u, chunk %u\n", ca_kern_name(s->cache->opt.kern),
+        ca_matmul_name(s->info.matmul), o->page_tokens, s->cache->opt.summaries, s->asked_chunk);
+    if (s->cache->opt.summaries & CA_SUMMARY_GATE) say(d, "gate %016" PRIx64 "\n", ca_gate_fingerprint(s->cache->opt.gate));
+    say_selector(&o->select, d);
+}
+
 typedef struct output {
+    const char *path;
     FILE *file;
     uLong crc;
 } output;
@@ -89,20 +94,21 @@ static ca_status put(void *user, void *data, size_t n)
 {
     output *out = user;
     out->crc = crc32_z(out->crc, data, n);
-    return fwrite(data, 1, n, out->file) == n ? CA_OK : ca_fail(CA_E_IO, "%s", strerror(errno));
+    if (fwrite(data, 1, n, out->file) == n) return CA_OK;
+    return ca_fail(CA_E_IO, "%s: the session cannot be saved: %s", out->path, strerror(errno));
 }
 
 static ca_status write_all(const ca_session *s, output *out)
 {
-    char text[TEXT], head[8];
-    uint32_t version = VERSION, n_tokens = s->len;
-    describe(s, text);
-    uint32_t length = (uint32_t)strlen(text);
+    description d;
+    char head[8];
+    describe(s, &d);
+    uint32_t version = VERSION, n_tokens = s->len, length = (uint32_t)d.len;
     memcpy(head, magic, sizeof head);
     CA_TRY(put(out, head, sizeof head));
     CA_TRY(put(out, &version, sizeof version));
     CA_TRY(put(out, &length, sizeof length));
-    CA_TRY(put(out, text, length));
+    CA_TRY(put(out, d.text, length));
     CA_TRY(put(out, &n_tokens, sizeof n_tokens));
     CA_TRY(put(out, s->tokens, n_tokens * sizeof *s->tokens));
     CA_TRY(ca_cache_export(s->cache, 0, put, out));
@@ -110,23 +116,21 @@ static ca_status write_all(const ca_session *s, output *out)
     return put(out, &crc, sizeof crc);
 }
 
+/* A file is replaced whole; a device, a pipe or a folder of that name is not. */
+static ca_status check_target(const char *path)
+{
+    struct stat old;
+    if (stat(path, &old) != 0 || S_ISREG(old.st_mode)) return CA_OK;
+    return ca_fail(CA_E_IO, "%s: the session cannot be saved: the name is that of something else than a file: give another", path);
+}
+
 ca_status ca_session_save(const ca_session *session, const char *path)
 {
-    const size_t cap = strlen(path) + 8;
-    char *part = malloc(cap);
-    if (part == NULL) return ca_fail(CA_E_MEMORY, "session: no memory to save %s", path);
-    (void)snprintf(part, cap, "%s.part", path);
-    output out = { .file = fopen(part, "wb"), .crc = crc32_z(0, NULL, 0) };
-    ca_status st = out.file != NULL ? write_all(session, &out) : CA_E_IO;
-    if (out.file != NULL && fclose(out.file) != 0) st = CA_E_IO;
-    if (st == CA_OK && rename(part, path) != 0) st = CA_E_IO;
-    if (st != CA_OK) {
-        const int why = errno;
-        (void)remove(part);
-        st = ca_fail(CA_E_IO, "%s: the session cannot be saved: %s", path, strerror(why));
-    }
-    free(part);
-    return st;
+    char *temporary = NULL;
+    output out = { .path = path, .crc = crc32_z(0, NULL, 0) };
+    CA_TRY(check_target(path));
+    CA_TRY(ca_newfile_open(path, &temporary, &out.file));
+    return ca_newfile_close(path, temporary, out.file, write_all(session, &out));
 }
 
 static ca_status get(void *user, void *data, size_t n)
@@ -149,10 +153,10 @@ static ca_status refuse(const char *path, const char *theirs, size_t length, con
 
 static ca_status read_all(ca_session *s, const char *path, ca_reader *r)
 {
-    char text[TEXT];
+    description d;
     const uint8_t *bytes = NULL;
     uint32_t version = 0, length = 0, n_tokens = 0;
-    describe(s, text);
+    describe(s, &d);
     CA_TRY(rd_bytes(r, sizeof magic, &bytes));
     if (memcmp(bytes, magic, sizeof magic) != 0) return ca_fail(CA_E_FORMAT, "%s is not a saved session", path);
     CA_TRY(rd_u32(r, &version));
@@ -162,7 +166,7 @@ static ca_status read_all(ca_session *s, const char *path, ca_reader *r)
     CA_TRY(rd_bytes(r, length, &bytes));
     for (uint32_t i = 0; i < length; i++)
         if (bytes[i] != '\n' && (bytes[i] < ' ' || bytes[i] > '~')) return ca_fail(CA_E_FORMAT, "%s: damaged description", path);
-    if (length != strlen(text) || memcmp(bytes, text, length) != 0) return refuse(path, (const char *)bytes, length, text);
+    if (length != d.len || memcmp(bytes, d.text, length) != 0) return refuse(path, (const char *)bytes, length, d.text);
     CA_TRY(rd_u32(r, &n_tokens));
     if (n_tokens > s->opt.context)
         return ca_fail(CA_E_FULL, "%s holds %u tokens, the session's context is %u: raise it", path, n_tokens, s->opt.context);
@@ -172,7 +176,7 @@ static ca_status read_all(ca_session *s, const char *path, ca_reader *r)
             return ca_fail(CA_E_FORMAT, "%s: token %u is outside of the vocabulary", path, s->tokens[i]);
     CA_TRY(ca_cache_import(s->cache, 0, get, r));
     for (uint32_t l = 0; l < s->info.n_layers; l++)
-        if (ca_cache_len(s->cache, 0, l) != n_tokens || rd_left(r) != sizeof(uint32_t)) {
+        if (ca_cache_len(s->cache, 0, l) != n_tokens || ca_session_misses(s, l, n_tokens) || rd_left(r) != sizeof(uint32_t)) {
             (void)ca_cache_truncate(s->cache, 0, 0);
             return ca_fail(CA_E_FORMAT, "%s: %u tokens do not match the pages that follow", path, n_tokens);
         }

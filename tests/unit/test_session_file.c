@@ -5,7 +5,9 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include <compactattn/session.h>
 
@@ -191,12 +193,178 @@ static void another_session(void **state)
     ca_session_destroy(a);
 }
 
+/* A model that differs in one matrix of its last layer. */
+static void other_weights(void **state)
+{
+    const fixture *f = *state;
+    static const char *const names[] = { "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down" };
+    const ca_session_opt opt = options(CA_SELECT_FLASHPREFILL);
+    ca_session *a = create(f->model, &opt);
+    must(ca_session_prefill(a, f->tokens, N, NULL));
+    must(ca_session_save(a, f->path));
+    ca_session_destroy(a);
+    for (size_t i = 0; i <= sizeof names / sizeof *names; i++) { /* the last turn: the same weights in another file */
+        tiny_model *tiny = calloc(1, sizeof *tiny);
+        ca_model *model = NULL;
+        char name[TINY_NAME];
+        tiny->spec = tiny_plain;
+        tiny_fill(tiny);
+        const bool same = i == sizeof names / sizeof *names;
+        for (size_t t = 0; t < tiny->n_tensors && !same; t++)
+            if (strcmp(tiny->tensors[t].name, tiny_name(name, 1, names[i])) == 0)
+                for (size_t j = 0; j < tiny->tensors[t].dims[0] * tiny->tensors[t].dims[1]; j++) tiny->tensors[t].data[j] *= 1.25F;
+        tiny_write(tiny);
+        must(ca_model_open(tiny->path, NULL, &model));
+        if (!same) refused(f, model, &opt, CA_E_SHAPE, "weights");
+        ca_session *b = create(model, &opt);
+        if (same) must(ca_session_load(b, f->path));
+        ca_session_destroy(b);
+        ca_model_close(model);
+        tiny_free(tiny);
+    }
+}
+
+/* A gate for the tiny model; the seed decides on its weights. */
+static ca_gate *make_gate(uint64_t seed)
+{
+    enum { HEADS = 4, DIM = 16, IN = 3 * DIM };
+    double freq[DIM / 2];
+    float w[HEADS * IN * DIM];
+    ca_gate *gate = NULL;
+    for (uint32_t i = 0; i < DIM / 2; i++) freq[i] = pow((double)tiny_theta, -2.0 * i / DIM);
+    const ca_gate_opt opt = { .n_layers = tiny_plain.n_layers,
+                              .n_heads = HEADS,
+                              .n_kv_heads = tiny_plain.n_kv_heads,
+                              .head_dim = DIM,
+                              .hidden = DIM,
+                              .block = PAGE,
+                              .q_pool = CA_POOL_AVG,
+                              .k_pool = CA_POOL_MAX | CA_POOL_MIN | CA_POOL_AVG,
+                              .layout = CA_GATE_SINGLE,
+                              .inv_freq = freq,
+                              .rotary = DIM,
+                              .rope_scale = 1.0F };
+    must(ca_gate_create(&opt, &gate));
+    for (uint32_t l = 0; l < opt.n_layers; l++) {
+        for (size_t i = 0; i < sizeof w / sizeof *w; i++) w[i] = tiny_random(&seed);
+        must(ca_gate_set_layer(gate, l, w, NULL));
+    }
+    return gate;
+}
+
+/* What the learned selector and auto decide by. */
+static void other_settings(void **state)
+{
+    const fixture *f = *state;
+    ca_gate *gate = make_gate(1), *another = make_gate(2);
+    ca_session_opt opt = options(CA_SELECT_SEER);
+    opt.select.seer.gate = gate;
+    opt.select.seer.n_steps = 1;
+    opt.select.seer.steps[0].max_kv = 4096;
+    opt.select.seer.steps[0].threshold = 0.5F;
+    opt.cost = (ca_cost){ 1.0, 2.0, 3.0 };
+    ca_session *a = create(f->model, &opt);
+    must(ca_session_prefill(a, f->tokens, N, NULL));
+    must(ca_session_save(a, f->path));
+    ca_session_destroy(a);
+    ca_session_opt other = opt;
+    other.select.seer.gate = another;
+    refused(f, f->model, &other, CA_E_SHAPE, "gate");
+    other = opt;
+    other.select.seer.steps[0].threshold = 0.25F;
+    refused(f, f->model, &other, CA_E_SHAPE, "4096:0.25");
+    other = opt;
+    other.cost.job = 4.0;
+    refused(f, f->model, &other, CA_E_SHAPE, "cost 1 2 4");
+    ca_session *b = create(f->model, &opt);
+    must(ca_session_load(b, f->path));
+    ca_session_destroy(b);
+    ca_gate_destroy(gate);
+    ca_gate_destroy(another);
+}
+
+/* The chunk that counts is the one that was asked for, not what the context left of it. */
+static void another_context(void **state)
+{
+    const fixture *f = *state;
+    ca_session_opt opt = options(CA_SELECT_FLASHPREFILL);
+    opt.chunk = 1024;
+    ca_session *a = create(f->model, &opt);
+    must(ca_session_prefill(a, f->tokens, N, NULL));
+    must(ca_session_save(a, f->path));
+    opt.context += PAGE;
+    ca_session *b = create(f->model, &opt);
+    must(ca_session_load(b, f->path));
+    must(ca_session_prefill(a, f->tokens + N, MORE, NULL));
+    must(ca_session_prefill(b, f->tokens + N, MORE, NULL));
+    assert_memory_equal(ca_session_logits(a), ca_session_logits(b), TINY_VOCAB * sizeof(float));
+    opt.chunk = 512;
+    refused(f, f->model, &opt, CA_E_SHAPE, "chunk 512");
+    ca_session_destroy(a);
+    ca_session_destroy(b);
+}
+
+/* Nothing but a file of that name is replaced, and no other file is touched. */
+static void target(void **state)
+{
+    const fixture *f = *state;
+    const ca_session_opt opt = options(CA_SELECT_NONE);
+    char beside[sizeof f->path + 8];
+    struct stat st;
+    ca_session *a = create(f->model, &opt);
+    must(ca_session_prefill(a, f->tokens, N, NULL));
+    (void)remove(f->path);
+    assert_int_equal(mkfifo(f->path, 0600), 0);
+    assert_int_equal(ca_session_save(a, f->path), CA_E_IO);
+    assert_int_equal(stat(f->path, &st), 0);
+    assert_true(S_ISFIFO(st.st_mode));
+    assert_int_equal(remove(f->path), 0);
+    (void)snprintf(beside, sizeof beside, "%s.part", f->path);
+    write_file(beside, (const unsigned char *)"another's", 9);
+    must(ca_session_save(a, f->path));
+    must(ca_session_save(a, f->path));
+    size_t size = 0;
+    unsigned char *content = read_file(beside, &size);
+    assert_int_equal(size, 9);
+    free(content);
+    (void)remove(beside);
+    ca_session_destroy(a);
+}
+
+/* A layer without a window that holds no first page, though every length and the checksum fit. */
+static void forgotten(void **state)
+{
+    const fixture *f = *state;
+    const ca_session_opt opt = options(CA_SELECT_NONE);
+    ca_session *a = create(f->model, &opt);
+    must(ca_session_prefill(a, f->tokens, N, NULL));
+    must(ca_session_save(a, f->path));
+    ca_session_destroy(a);
+    size_t size = 0;
+    uint32_t text = 0, start = PAGE;
+    unsigned char *content = read_file(f->path, &size);
+    memcpy(&text, content + 12, sizeof text);
+    const size_t layers = 16 + text + 4 + N * sizeof(uint32_t), n_heads = tiny_plain.n_kv_heads;
+    const size_t layer = (size - layers - 4) / tiny_plain.n_layers, head = (layer - 8) / n_heads,
+                 page = head / ((N + PAGE - 1) / PAGE);
+    memcpy(content + layers, &start, sizeof start);
+    for (size_t h = n_heads; h-- > 0; size -= page) {
+        unsigned char *first = content + layers + 8 + h * head;
+        memmove(first, first + page, size - (size_t)(first - content) - page);
+    }
+    const uint32_t crc = (uint32_t)crc32_z(crc32_z(0, NULL, 0), content, size - 4);
+    memcpy(content + size - 4, &crc, sizeof crc);
+    write_file(f->path, content, size);
+    free(content);
+    refused(f, f->model, &opt, CA_E_FORMAT, "do not match");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(goes_on),
-        cmocka_unit_test(damaged),
-        cmocka_unit_test(another_session),
+        cmocka_unit_test(goes_on),       cmocka_unit_test(damaged),        cmocka_unit_test(another_session),
+        cmocka_unit_test(other_weights), cmocka_unit_test(other_settings), cmocka_unit_test(another_context),
+        cmocka_unit_test(target),        cmocka_unit_test(forgotten),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

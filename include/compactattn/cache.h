@@ -63,7 +63,7 @@ CA_API ca_status ca_cache_append(ca_cache *cache, uint32_t seq, uint32_t layer, 
 CA_API uint32_t ca_cache_len(const ca_cache *cache, uint32_t seq, uint32_t layer);
 
 /* Forgets every token at position n_tokens and later, in all layers, and frees the pages that become empty. With CA_SUMMARY_GATE
- * and n_tokens inside a page, that page's pools are rebuilt from its stored keys, rotated back. */
+ * and n_tokens inside a page, that page's pools are rebuilt from its stored keys, rotated back (ca_gate_opt.key_freq). */
 CA_API ca_status ca_cache_truncate(ca_cache *cache, uint32_t seq, uint32_t n_tokens);
 
 /* Frees the pages of one layer that hold positions below `before` only: for layers with a sliding window. They cannot be read any

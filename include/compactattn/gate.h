@@ -29,7 +29,11 @@ typedef struct ca_gate_opt {
     ca_gate_layout layout;
     const double *inv_freq; /* f64 [rotary/2]: radians per position of each rotated pair (c, c + rotary/2).   copied */
     uint32_t rotary;        /* channels that rotate: even, at most hidden; the others pass through */
-    float rope_scale;       /* factor of cosines and sines: 1, or YaRN's attention factor */
+    float rope_scale;       /* factor of cosines and sines: 1, or YaRN's attention factor; the model's, too */
+    /* The model's rotation of keys, where the gate's is another (as that of a gate narrower than a head is): a truncated cache turns stored
+     * keys back by it. f64 [key_rotary/2], pairs (c, c + key_rotary/2), copied; NULL = inv_freq and rotary. */
+    const double *key_freq;
+    uint32_t key_rotary; /* even, at most head_dim */
 } ca_gate_opt;
 
 /* A gate without weights. CA_E_ARG names the field that is out of its range. The caller owns *out. */

@@ -68,23 +68,40 @@ static ca_status check(const ca_gate_opt *o)
     if (o->rotary % 2 != 0 || o->rotary > o->hidden || (o->rotary > 0 && !o->inv_freq))
         return ca_fail(CA_E_ARG, "gate: %u rotated channels of %u: an even number with frequencies is needed", o->rotary,
                        o->hidden);
+    const uint32_t key_rotary = o->key_freq ? o->key_rotary : o->rotary;
+    if (key_rotary % 2 != 0 || key_rotary > o->head_dim)
+        return ca_fail(CA_E_ARG, "gate: the model is said to rotate %u channels of a head of %u: give key_freq and key_rotary",
+                       key_rotary, o->head_dim);
     return o->rope_scale > 0.0F ? CA_OK : ca_fail(CA_E_ARG, "gate: rope_scale %g is not positive", (double)o->rope_scale);
+}
+
+/* Both tables of frequencies in one block, which inv_freq starts. */
+static bool copy_frequencies(ca_gate_opt *o)
+{
+    const double *key_freq = o->key_freq ? o->key_freq : o->inv_freq;
+    o->key_rotary = o->key_freq ? o->key_rotary : o->rotary;
+    const size_t n = o->rotary / 2, n_keys = o->key_rotary / 2;
+    double *freq = malloc((n + n_keys + 1) * sizeof *freq);
+    if (!freq) return false;
+    if (n > 0) memcpy(freq, o->inv_freq, n * sizeof *freq);
+    if (n_keys > 0) memcpy(freq + n, key_freq, n_keys * sizeof *freq);
+    o->inv_freq = freq;
+    o->key_freq = freq + n;
+    return true;
 }
 
 ca_status ca_gate_create(const ca_gate_opt *opt, ca_gate **out)
 {
     *out = NULL;
     CA_TRY(check(opt));
+    ca_gate_opt own = *opt;
     ca_gate *g = calloc(1, sizeof *g);
-    double *freq = malloc((opt->rotary / 2 + 1) * sizeof *freq);
     float **wk = calloc(opt->n_layers, sizeof *wk), **wq = calloc(opt->n_layers, sizeof *wq);
-    if (!g || !freq || !wk || !wq) {
-        free(g), free(freq), free(wk), free(wq);
+    if (!g || !wk || !wq || !copy_frequencies(&own)) {
+        free(g), free(wk), free(wq);
         return ca_fail(CA_E_MEMORY, "gate: no memory for %u layers", opt->n_layers);
     }
-    if (opt->rotary > 0) memcpy(freq, opt->inv_freq, opt->rotary / 2 * sizeof *freq);
-    *g = (ca_gate){ .opt = *opt, .wk = wk, .wq = wq };
-    g->opt.inv_freq = freq;
+    *g = (ca_gate){ .opt = own, .wk = wk, .wq = wq };
     *out = g;
     return CA_OK;
 }
@@ -235,7 +252,7 @@ void ca_gate_append(const ca_cache *cache, uint32_t seq, uint32_t layer, const f
 void ca_gate_reopen(const ca_cache *cache, uint32_t seq, uint32_t layer, uint32_t len)
 {
     const ca_gate *gate = cache->opt.gate;
-    const uint32_t bs = cache->opt.page_tokens, dim = cache->opt.head_dim, half = gate->opt.rotary / 2;
+    const uint32_t bs = cache->opt.page_tokens, dim = cache->opt.head_dim, half = gate->opt.key_rotary / 2;
     const uint32_t block = len / bs;
     float cos_sin[CA_GATE_MAX_HIDDEN], feature[3 * 256], key[256] = { 0 };
     ca_gate_cos_sin(gate, block * bs, cos_sin);
@@ -245,8 +262,8 @@ void ca_gate_reopen(const ca_cache *cache, uint32_t seq, uint32_t layer, uint32_
         for (uint32_t t = 0; t < len % bs; t++) {
             for (uint32_t d = 0; d < dim; d++)
                 key[d] = ca_page_element(cache->opt.kern, data, ca_page_k_index(cache->opt.kern, bs, dim, t, d));
-            for (uint32_t i = 0; i < half && 2 * half <= dim; i++) { /* the inverse of the model's rotation */
-                const double angle = (block * bs + t) * gate->opt.inv_freq[i], scale = 1.0 / (double)gate->opt.rope_scale;
+            for (uint32_t i = 0; i < half; i++) { /* the inverse of the model's rotation */
+                const double angle = (block * bs + t) * gate->opt.key_freq[i], scale = 1.0 / (double)gate->opt.rope_scale;
                 const double a = (double)key[i], b = (double)key[half + i];
                 key[i] = (float)((a * cos(angle) + b * sin(angle)) * scale);
                 key[half + i] = (float)((b * cos(angle) - a * sin(angle)) * scale);

@@ -10,7 +10,7 @@
 enum { CA_GATE_MAX_HIDDEN = 256, CA_GATE_BATCH = 16 }; /* blocks that are projected together */
 
 struct ca_gate {
-    ca_gate_opt opt; /* inv_freq is our copy */
+    ca_gate_opt opt; /* inv_freq and key_freq are our copies, key_freq is set */
     float **wk;      /* [n_layers]: [k heads][hidden/16][in][16] panels; NULL until it is set */
     float **wq;      /* [n_layers]: [q heads][hidden/16][in][16]; NULL in the single layout */
 };

@@ -147,7 +147,7 @@ static ca_status read_metadata(gate_file *f, uint32_t nq, uint32_t nk)
     return CA_OK;
 }
 
-/* The gate rotates as many channels as the model does, with its frequencies. A gate narrower than a head has a table of its own
+/* The gate rotates as many channels as the model does, all of a head, with its frequencies. A gate narrower than a head has a table of its own
  * width w from the model's base: inv_freq[i] = theta^(-2i / w). */
 static ca_status choose_frequencies(gate_file *f, const ca_model *model)
 {
@@ -155,7 +155,8 @@ static ca_status choose_frequencies(gate_file *f, const ca_model *model)
     const double theta = (double)model->info.rope_theta;
     o->rope_scale = model->config.rope[0].magnitude;
     o->rotary = ca_min_u32(o->head_dim, o->hidden);
-    o->inv_freq = model->inv_freq[0];
+    o->inv_freq = o->key_freq = model->inv_freq[0];
+    o->key_rotary = o->head_dim;
     if (o->hidden >= o->head_dim) return CA_OK;
     if (o->hidden > MAX_ROTARY || o->hidden % 2 != 0)
         return ca_fail(CA_E_UNSUPPORTED, "%s: gates of width %u are not supported; it must be even", f->path, o->hidden);

@@ -43,7 +43,7 @@ typedef struct world {
     ca_gate *gate;
     ca_cache *cache;
     ca_chunk chunk;
-    double freq[128];
+    double freq[128], key_freq[128];    /* of the gate, and of the model, which rotates whole heads */
     float *wk, *wq, *q_raw, *k_raw, *k; /* of LAYER; k is k_raw after RoPE */
     size_t q_stride, kv_stride;
     uint32_t k_in, q_in, k_heads, q_heads; /* q_heads 0: no wq */
@@ -55,17 +55,17 @@ static uint32_t n_pools(uint32_t bits)
     return (bits & 1) + (bits >> 1 & 1) + (bits >> 2 & 1);
 }
 
-static void rope(const world *w, uint32_t pos, double *x)
+static void rope(const double *freq, uint32_t rotary, double scale, uint32_t pos, double *x)
 {
-    const uint32_t half = w->c->rotary / 2;
+    const uint32_t half = rotary / 2;
     for (uint32_t i = 0; i < half; i++) {
-        const double a = x[i], b = x[half + i], c = cos(pos * w->freq[i]), s = sin(pos * w->freq[i]);
-        x[i] = (a * c - b * s) * (double)w->c->rope_scale;
-        x[half + i] = (b * c + a * s) * (double)w->c->rope_scale;
+        const double a = x[i], b = x[half + i], c = cos(pos * freq[i]), s = sin(pos * freq[i]);
+        x[i] = (a * c - b * s) * scale;
+        x[half + i] = (b * c + a * s) * scale;
     }
 }
 
-static ca_gate *new_gate(const gate_case *c, const double *freq)
+static ca_gate *new_gate(const gate_case *c, const double *freq, const double *key_freq)
 {
     ca_gate *gate = NULL;
     must(ca_gate_create(&(ca_gate_opt){ .n_layers = N_LAYERS,
@@ -79,7 +79,9 @@ static ca_gate *new_gate(const gate_case *c, const double *freq)
                                         .layout = c->layout,
                                         .inv_freq = freq,
                                         .rotary = c->rotary,
-                                        .rope_scale = c->rope_scale },
+                                        .rope_scale = c->rope_scale,
+                                        .key_freq = key_freq,
+                                        .key_rotary = c->shape.dim },
                         &gate),
          "gate");
     return gate;
@@ -123,13 +125,14 @@ static world world_create(const gate_case *c, const ca_kern *kern)
     const uint32_t group = s->hq / s->hkv;
     world w = { .c = c, .q_stride = (size_t)s->hq * s->dim + 16, .kv_stride = (size_t)s->hkv * s->dim };
     for (uint32_t i = 0; i < c->rotary / 2; i++) w.freq[i] = pow(10000.0, -2.0 * i / c->rotary);
+    for (uint32_t i = 0; i < s->dim / 2; i++) w.key_freq[i] = pow(10000.0, -2.0 * i / s->dim);
     w.k_in = n_pools(c->k_pool) * s->dim;
     w.k_heads = c->layout == CA_GATE_SINGLE ? s->hq : s->hkv;
     w.q_heads = c->layout == CA_GATE_SINGLE ? 0 : c->layout == CA_GATE_DOUBLE ? s->hq : s->hkv;
     w.q_in = (c->layout == CA_GATE_GROUP ? group : 1) * n_pools(c->q_pool) * s->dim;
     w.wk = random_values((size_t)w.k_heads * w.k_in * c->hidden, 1.0F / sqrtf((float)w.k_in), 31);
     if (w.q_heads) w.wq = random_values((size_t)w.q_heads * w.q_in * c->hidden, 1.0F / sqrtf((float)w.q_in), 32);
-    w.gate = new_gate(c, w.freq);
+    w.gate = new_gate(c, w.freq, w.key_freq);
     float *other_k = random_values((size_t)w.k_heads * w.k_in * c->hidden, 1.0F, 33);
     must(ca_gate_set_layer(w.gate, 0, other_k, w.wq), "layer 0"); /* another layer's weights must not matter */
     must(ca_gate_set_layer(w.gate, LAYER, w.wk, w.wq), "layer 1");
@@ -149,7 +152,7 @@ static world world_create(const gate_case *c, const ca_kern *kern)
     for (uint32_t i = 0; i < s->kv_len * s->hkv; i++) {
         double x[256];
         for (uint32_t d = 0; d < s->dim; d++) x[d] = (double)w.k_raw[(size_t)i * s->dim + d];
-        if (c->rotary <= s->dim) rope(&w, i / s->hkv, x);
+        rope(w.key_freq, s->dim, (double)c->rope_scale, i / s->hkv, x);
         for (uint32_t d = 0; d < s->dim; d++) w.k[(size_t)i * s->dim + d] = (float)x[d];
     }
     const ca_cache_opt opt = cache_opt(&w, kern);
@@ -223,12 +226,12 @@ static void reference_row(const world *w, const ca_mask *m, uint32_t h, uint32_t
         project(w->wq, c->layout == CA_GATE_GROUP ? h / group : h, w->q_in, c->hidden, in, q);
     else
         memcpy(q, in, c->hidden * sizeof *q);
-    rope(w, from, q);
+    rope(w->freq, w->c->rotary, (double)w->c->rope_scale, from, q);
     for (uint32_t j = 0; j <= diag; j++) {
         const uint32_t end = ca_min_u32((j + 1) * s->page, s->kv_len);
         feature(w->k_raw + (size_t)(h / group) * s->dim, w->kv_stride, j * s->page, end, s->dim, c->k_pool, in);
         project(w->wk, c->layout == CA_GATE_SINGLE ? h : h / group, w->k_in, c->hidden, in, k);
-        rope(w, j * s->page, k);
+        rope(w->freq, w->c->rotary, (double)w->c->rope_scale, j * s->page, k);
         score[j] = 0.0;
         for (uint32_t d = 0; d < c->hidden; d++) score[j] += q[d] * k[d] / sqrt(c->hidden);
         top = fmax(top, score[j]);
@@ -368,8 +371,6 @@ static void truncation(void **state)
     const kern_list kerns = usable_kerns();
     for (size_t n = 0; n < N_CASES; n++)
         for (size_t i = 0; i < kerns.n; i++) {
-            if (cases[n].rotary != cases[n].shape.dim)
-                continue; /* the gate turns keys back by the model's angles: as wide as a head */
             world w = world_create(&cases[n], kerns.kern[i]);
             const ca_seer_opt o = { .gate = w.gate };
             const uint32_t len = w.c->shape.kv_len, page = w.c->shape.page;
@@ -439,9 +440,10 @@ static void bad_gates(void **state)
                                .inv_freq = freq,
                                .rotary = 32,
                                .rope_scale = 1.0F };
-    ca_gate_opt bad[14];
-    static const char *const says[] = { "0 layers", "KV heads", "head_dim 24", "hidden 300", "block 48", "pools", "pools",
-                                        "layout 3", "single",   "single",      "33 rotated", "34",       "freq",  "rope_scale 0" };
+    ca_gate_opt bad[16];
+    static const char *const says[] = { "0 layers", "KV heads",     "head_dim 24", "hidden 300", "block 48",   "pools",
+                                        "pools",    "layout 3",     "single",      "single",     "33 rotated", "34",
+                                        "freq",     "rope_scale 0", "key_freq",    "33 channels" };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) bad[i] = good;
     bad[0].n_layers = 0;
     bad[1].n_heads = 7;
@@ -457,6 +459,10 @@ static void bad_gates(void **state)
     bad[11].rotary = 34;
     bad[12].inv_freq = NULL;
     bad[13].rope_scale = 0.0F;
+    bad[14].layout = CA_GATE_DOUBLE;
+    bad[14].hidden = bad[14].rotary = 64;
+    bad[15].key_freq = freq;
+    bad[15].key_rotary = 33;
     ca_gate *gate = NULL;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         if (ca_gate_create(&bad[i], &gate) != CA_E_ARG || gate || !strstr(ca_last_error(), says[i]))
@@ -550,7 +556,7 @@ static void bad_calls(void **state)
     assert_int_equal(ca_select(w.cache, &opt, &w.chunk, &q, &w.ws, &m, NULL), CA_E_ARG);
     q = raw_queries(&w);
 
-    ca_gate *other = new_gate(w.c, w.freq);
+    ca_gate *other = new_gate(w.c, w.freq, w.key_freq);
     opt.seer.gate = other;
     assert_int_equal(ca_select(w.cache, &opt, &w.chunk, &q, &w.ws, &m, NULL), CA_E_ARG);
     assert_non_null(strstr(ca_last_error(), "another gate"));

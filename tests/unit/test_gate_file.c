@@ -202,6 +202,11 @@ static void opens_every_layout(void **state)
             const double expected = pow((double)tiny_theta, -2.0 * c / rotary) / (divisors ? (double)divisors[c] : 1.0);
             assert_true(fabs(o.inv_freq[c] / expected - 1.0) < 1e-12);
         }
+        assert_int_equal(o.key_rotary, dim); /* keys turn as the model's do, however wide the gate is */
+        for (uint32_t c = 0; c < dim / 2; c++) {
+            const double expected = pow((double)tiny_theta, -2.0 * c / dim) / (divisors ? (double)divisors[c] : 1.0);
+            assert_true(fabs(o.key_freq[c] / expected - 1.0) < 1e-12);
+        }
         check_weights(i, gate, gate->wk, 'k', cases[i].spec.k);
         if (cases[i].spec.q[0]) check_weights(i, gate, gate->wq, 'q', cases[i].spec.q);
         ca_gate_destroy(gate);

@@ -202,7 +202,7 @@ static const struct spec specs[] = {
     { "last-dense", 0, INTEGER, AT(last_dense), 0, U32, "N", NULL, SETTINGS | SWEPT, 0,
       "flashprefill, block_sparse: the last N Q blocks read everything" },
     { "last-mute", 0, INTEGER, AT(last_mute), 0, U32, "N", NULL, SETTINGS | SWEPT, 0,
-      "flashprefill, compactattn: the last N Q blocks do not vote" },
+      "flashprefill, compactattn, auto: the last N Q blocks do not vote" },
     { "last-scope", 0, CHOICE, AT(last_scope), 0, 0, "final|every", NULL, PREFILLS | SWEPT, 0,
       "the chunks in which --last-dense and --last-mute hold (default: final)" },
     { "gate", 0, TEXT, AT(gate), 0, 0, "FILE", NULL, METHODS, 0, "seer: the model's gate, a safetensors file" },

@@ -38,7 +38,8 @@ static ca_status check_method(const ca_session_opt *opt)
                        ca_selector_name(selector));
     if (opt->executor == CA_EXEC_BLOCK_SPARSE && opt->select.flashprefill.last_mute > 0)
         return ca_fail(CA_E_ARG,
-                       "session: last_mute leaves Q blocks without a mask, which block_sparse needs: use it with compactattn");
+                       "session: last_mute leaves Q blocks without a choice of their own, which block_sparse needs: use it with "
+                       "compactattn or auto");
     return CA_OK;
 }
 

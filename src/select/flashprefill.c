@@ -53,6 +53,16 @@ static void keep_row(const ca_flashprefill_opt *o, uint32_t block_tokens, const 
     if (o->min_budget > 0) ca_mask_keep_best(row, score, diag, o->min_budget, heap);
 }
 
+/* The last n_mute Q blocks have no vote: they read what those before them chose, head by head. Unions over the chunk stay the same. */
+static void follow_voters(const ca_mask *mask, uint32_t n_mute)
+{
+    const uint32_t n_voters = mask->n_qblocks - n_mute;
+    for (uint32_t h = 0; h < mask->n_heads; h++)
+        for (uint32_t i = n_voters; i < mask->n_qblocks; i++)
+            for (uint32_t v = 0; v < n_voters; v++)
+                for (uint32_t w = 0; w < mask->words; w++) ca_mask_row(mask, h, i)[w] |= ca_mask_row(mask, h, v)[w];
+}
+
 static ca_status run(const ca_select_job *job)
 {
     const ca_cache *cache = job->cache;
@@ -87,9 +97,10 @@ static ca_status run(const ca_select_job *job)
         };
         cache->opt.kern->score(&s);
         normalise(m, e, nk, score);
-        if (i + n_mute >= mask->n_qblocks) continue; /* does not vote: its mask row stays empty */
+        if (i + n_mute >= mask->n_qblocks) continue;
         keep_row(o, bs, score, diag, o->last_dense >= mask->n_qblocks - i, (uint32_t *)(void *)m, ca_mask_row(mask, h, i));
     }
+    follow_voters(mask, n_mute);
     return CA_OK;
 }
 

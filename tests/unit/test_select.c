@@ -92,13 +92,18 @@ static double *oracle_scores(const attn_data *d, const ca_mask *m)
     return s;
 }
 
-/* Rule 2.3. A row without any visible block has only zero scores, and 0 >= alpha * 0 keeps them. Tokens of sink and window are
+static choice either_of(choice a, choice b)
+{
+    return a == IN || b == IN ? IN : a == EITHER || b == EITHER ? EITHER : OUT;
+}
+
+/* Rule 2.3 for a Q block that votes. A row without any visible block has only zero scores, and 0 >= alpha * 0 keeps them. Tokens of sink and window are
  * rounded up to blocks. With free_max the threshold's maximum is that of the blocks that neither keeps. */
-static choice rule(const ca_flashprefill_opt *o, uint32_t page, const ca_mask *m, const double *s, uint32_t i, uint32_t j)
+static choice vote(const ca_flashprefill_opt *o, uint32_t page, const ca_mask *m, const double *s, uint32_t i, uint32_t j)
 {
     const uint64_t sink = ((uint64_t)o->sink + page - 1) / page, window = ((uint64_t)o->window + page - 1) / page;
-    const uint64_t diag = m->first_qblock + i, n_mute = ca_min_u32(o->last_mute, m->n_qblocks - 1);
-    if (j > diag || i + n_mute >= m->n_qblocks) return OUT;
+    const uint64_t diag = m->first_qblock + i;
+    if (j > diag) return OUT;
     if ((uint64_t)i + o->last_dense >= m->n_qblocks || j < sink || diag - j < window) return IN;
     double top = 0.0;
     for (uint32_t k = 0; k < m->n_kblocks; k++)
@@ -108,7 +113,17 @@ static choice rule(const ca_flashprefill_opt *o, uint32_t page, const ca_mask *m
         return IN; /* the maximum itself is never below the threshold */
     const choice best = o->min_budget ? among_best(s, m->n_kblocks, j, o->min_budget, NEAR * s[j]) : OUT;
     const choice threshold = top > 0.0 && alpha > 0.0 && fabs(ratio - alpha) <= NEAR * alpha ? EITHER : ratio >= alpha ? IN : OUT;
-    return best == IN || threshold == IN ? IN : best == EITHER || threshold == EITHER ? EITHER : OUT;
+    return either_of(best, threshold);
+}
+
+/* Of all Q blocks: those that do not vote read what the voters of their head do. s: the scores of the head. */
+static choice rule(const ca_flashprefill_opt *o, uint32_t page, const ca_mask *m, const double *s, uint32_t i, uint32_t j)
+{
+    const uint32_t n_voters = m->n_qblocks - ca_min_u32(o->last_mute, m->n_qblocks - 1);
+    choice want = OUT;
+    if (i < n_voters) return vote(o, page, m, s + (size_t)i * m->n_kblocks, i, j);
+    for (uint32_t v = 0; v < n_voters; v++) want = either_of(want, vote(o, page, m, s + (size_t)v * m->n_kblocks, v, j));
+    return want;
 }
 
 static void check_mask(const select_case *c, const ca_flashprefill_opt *o, const ca_kern *kern, const ca_mask *m, const double *s,
@@ -117,8 +132,8 @@ static void check_mask(const select_case *c, const ca_flashprefill_opt *o, const
     for (uint32_t r = 0; r < m->n_heads * m->n_qblocks; r++)
         for (uint32_t j = 0; j < m->words * 64; j++) {
             const bool got = bit(m->bits + (size_t)r * m->words, j);
-            const choice want = j < m->n_kblocks ? rule(o, c->shape.page, m, s + (size_t)r * m->n_kblocks, r % m->n_qblocks, j)
-                                                 : OUT;
+            const uint32_t i = r % m->n_qblocks;
+            const choice want = j < m->n_kblocks ? rule(o, c->shape.page, m, s + (size_t)(r - i) * m->n_kblocks, i, j) : OUT;
             count->kept += want == IN;
             count->dropped += want == OUT;
             count->either += want == EITHER;
@@ -126,7 +141,7 @@ static void check_mask(const select_case *c, const ca_flashprefill_opt *o, const
                 fail_msg(
                     "%s %s, alpha %g sink %u window %u last_dense %u last_mute %u min_budget %u free_max %d: head %u Q block %u block %u is %d",
                     ca_kern_name(kern), c->shape.what, (double)o->alpha, o->sink, o->window, o->last_dense, o->last_mute,
-                    o->min_budget, o->free_max, r / m->n_qblocks, m->first_qblock + r % m->n_qblocks, j, got);
+                    o->min_budget, o->free_max, r / m->n_qblocks, m->first_qblock + i, j, got);
         }
 }
 

@@ -84,7 +84,9 @@ size_t ca_attend_ws_bytes(const ca_cache *cache, uint32_t n_heads, uint32_t n_to
     const size_t per_row = ca_ceil_div(cache->opt.page_tokens, SMALLEST_JOB) + 1;
     const size_t jobs = n_heads * nq * per_row + (size_t)n_heads * n_tokens / (SMALLEST_JOB / 2) + 1;
     const size_t refs = n_heads * nq * cache->blocks_cap;
-    const size_t decode = (size_t)n_heads * MOST_PARTS * (sizeof(job) + ca_attn_sums(cache->opt.head_dim) * sizeof(float));
+    /* The most rows of one token where all are: a run of Q blocks has two ends, and a dense run before and behind it. */
+    const size_t vectors = (size_t)n_heads * ca_min_u32(n_tokens, 4);
+    const size_t decode = vectors * MOST_PARTS * (sizeof(job) + ca_attn_sums(cache->opt.head_dim) * sizeof(float));
     return ca_align_up(jobs * sizeof(job), 64) + ca_align_up(refs * sizeof(ca_page_ref), 64) + ca_align_up(decode, 64) +
            (size_t)(n_threads > 0 ? n_threads : 1) * thread_scratch(cache) + 64;
 }
@@ -185,12 +187,10 @@ static void write_parts(const ca_cache *cache, const ca_table *table, const job_
     }
 }
 
-ca_status ca_attend(const ca_cache *cache, const ca_table *table, float scale, const float *q, size_t q_stride, void *o,
-                    size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws)
+/* ca_attend of checked arguments; what it takes of the workspace stays taken. */
+static ca_status run(const ca_cache *cache, const ca_table *table, float scale, const float *q, size_t q_stride, void *o,
+                     size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws)
 {
-    CA_TRY(check(cache, table, scale, q_stride, o_stride));
-    if (n_threads < 1) return ca_fail(CA_E_ARG, "attend: %d threads", n_threads);
-    const size_t mark = ws->used;
     job_list list;
     void *refs_mem = NULL, *scratch_mem = NULL;
     CA_TRY(plan(cache, table, choose_cut(cache->opt.kern, table, n_threads), ws, &list));
@@ -233,6 +233,16 @@ ca_status ca_attend(const ca_cache *cache, const ca_table *table, float scale, c
         cache->opt.kern->attn(&j);
     }
     write_parts(cache, table, &list, o, o_stride, out_type);
-    ws->used = mark;
     return CA_OK;
+}
+
+ca_status ca_attend(const ca_cache *cache, const ca_table *table, float scale, const float *q, size_t q_stride, void *o,
+                    size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws)
+{
+    CA_TRY(check(cache, table, scale, q_stride, o_stride));
+    if (n_threads < 1) return ca_fail(CA_E_ARG, "attend: %d threads", n_threads);
+    const size_t mark = ws->used;
+    const ca_status st = run(cache, table, scale, q, q_stride, o, o_stride, out_type, n_threads, ws);
+    ws->used = mark;
+    return st;
 }

@@ -40,11 +40,13 @@ ca_status ca_table_create_batch(const ca_cache *cache, const ca_chunk *chunks, u
     out->chunk = chunks[0];
     out->max_rows = (uint32_t)n_rows;
     void *rows = NULL, *pages = NULL;
-    CA_TRY(ca_ws_take(ws, "table rows", out->max_rows, sizeof(ca_row), &rows));
-    CA_TRY(ca_ws_take(ws, "table pages", out->max_pages, sizeof(uint32_t), &pages));
+    const size_t mark = ws->used;
+    ca_status st = ca_ws_take(ws, "table rows", out->max_rows, sizeof(ca_row), &rows);
+    if (st == CA_OK) st = ca_ws_take(ws, "table pages", out->max_pages, sizeof(uint32_t), &pages);
+    if (st != CA_OK) ws->used = mark;
     out->rows = rows;
     out->pages = pages;
-    return CA_OK;
+    return st;
 }
 
 ca_status ca_table_create(const ca_cache *cache, const ca_chunk *chunk, ca_workspace *ws, ca_table *out)

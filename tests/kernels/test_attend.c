@@ -262,6 +262,38 @@ static void bf16_output_is_rounded_f32(void **state)
     }
 }
 
+/* A workspace of the size that was asked for is enough where every row has one token: those of two Q blocks, and those of a dense run
+ * before and behind them. Such rows are added up in parts, whose sums take memory. */
+static void one_token_rows(void **state)
+{
+    (void)state;
+    const ca_kern *kern = NULL;
+    must(ca_kern_choose(NULL, &kern), "kern");
+    for (uint32_t dense = 0; dense < 2; dense++) {
+        const uint32_t n = 2 + 2 * dense, kv_len = 16384 + 1 + dense; /* the mask's tokens are the last of a page and the next */
+        attn_data d = attn_data_create((attn_shape){ n, kv_len, 4, 1, 256, 128, "rows of one token" }, kern, 0, 0, 1.0F);
+        ca_table t;
+        ca_mask m;
+        must(ca_table_create(d.cache, &d.chunk, &d.ws, &t), "table");
+        must(ca_mask_create(d.cache, &d.chunk, dense, 2, &d.ws, &m), "mask");
+        assert_int_equal(m.n_qblocks, 2);
+        memset(m.bits, 0xff, (size_t)m.n_heads * m.n_qblocks * m.words * sizeof *m.bits);
+        must(ca_table_add_block_sparse(d.cache, &m, &t), "block_sparse");
+        must(ca_table_add_dense(d.cache, 0, dense, &t), "dense");
+        must(ca_table_add_dense(d.cache, 2 + dense, dense, &t), "dense");
+        ca_workspace ws = { .size = ca_attend_ws_bytes(d.cache, 4, n, 1) };
+        ws.base = aligned_alloc(64, ca_align_up(ws.size, 64));
+        float *o = new_output(&d), *want = new_output(&d);
+        must(ca_attend(d.cache, &t, 0.3F, d.q, d.q_stride, o, d.q_stride, CA_F32, 1, &ws), "attend");
+        must(ca_attend_oracle(d.cache, &t, 0.3F, d.q, d.q_stride, want, d.q_stride), "oracle");
+        assert_true(relative_error(o, want, n * d.q_stride) < 1e-2);
+        free(o);
+        free(want);
+        free(ws.base);
+        attn_data_destroy(&d);
+    }
+}
+
 static void bad_calls(void **state)
 {
     (void)state;
@@ -284,6 +316,13 @@ static void bad_calls(void **state)
     small.size = small.used + 64;
     assert_int_equal(ca_attend(d.cache, &t, 1.0F, d.q, d.q_stride, o, d.q_stride, CA_F32, 1, &small), CA_E_WORKSPACE);
     assert_non_null(strstr(ca_last_error(), "bytes of workspace needed"));
+    for (small.size = small.used; small.size < d.ws.size; small.size += 64) { /* a failure takes nothing */
+        const ca_status st = ca_attend(d.cache, &t, 1.0F, d.q, d.q_stride, o, d.q_stride, CA_F32, 1, &small);
+        assert_int_equal(small.used, d.ws.used);
+        if (st == CA_OK) break;
+        assert_int_equal(st, CA_E_WORKSPACE);
+    }
+    assert_true(small.size < d.ws.size);
     assert_int_equal(ca_kern_choose("sse9", &kern), CA_E_ARG);
     attn_data_destroy(&d);
 }
@@ -293,7 +332,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(against_oracle), cmocka_unit_test(exact_properties),
         cmocka_unit_test(extreme_scores), cmocka_unit_test(bf16_output_is_rounded_f32),
-        cmocka_unit_test(bad_calls),
+        cmocka_unit_test(one_token_rows), cmocka_unit_test(bad_calls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -585,6 +585,7 @@ static void small_workspace(void **state)
             continue;
         }
         assert_int_equal(ca_table_create(w.cache, &w.chunk, &ws, &t), size < both ? CA_E_WORKSPACE : CA_OK);
+        assert_int_equal(ws.used, size < both ? mask_bytes : both); /* a failure takes nothing */
     }
     world_destroy(&w);
 }

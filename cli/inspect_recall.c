@@ -233,7 +233,9 @@ static const char *command_text(const struct inspection *in, const struct recall
     char setting[32], executor[64] = "";
     if (in->options->executor && sweep->selector != CA_SELECT_QUOKA)
         snprintf(executor, sizeof executor, " --executor %s", in->options->executor);
-    snprintf(text, 128, "--selector %s%s %s", sweep_name(sweep), executor, value_text(sweep, value, setting));
+    const bool relative = sweep->selector == CA_SELECT_SEER && sweep->select.seer.relative;
+    snprintf(text, 128, "--selector %s%s %s%s", sweep_name(sweep), executor, value_text(sweep, value, setting),
+             relative ? " --relative" : "");
     return text;
 }
 

@@ -3,6 +3,7 @@
 #include "message.h"
 
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -175,17 +176,30 @@ static bool parse_steps(const char *text, ca_seer_opt *out)
     }
 }
 
+/* Selectors whose threshold is a share of the attention's mass. */
+static bool reads_share(ca_selector selector)
+{
+    return selector == CA_SELECT_XATTENTION || selector == CA_SELECT_ORACLE;
+}
+
+/* Methods are compared with one --threshold: those that do not read it take every form of it. */
 static int set_threshold(const struct options *options, ca_select_opt *select)
 {
     const char *text = options->threshold;
+    const bool share = reads_share(select->selector);
     if (!text) return EXIT_DONE;
     char *end;
+    ca_seer_opt by_length = select->seer;
     const float value = strtof(text, &end);
-    const bool number = end != text && !*end && value >= 0.0F && value <= 1.0F;
-    if (!number && select->selector == CA_SELECT_SEER && parse_steps(text, &select->seer)) return EXIT_DONE;
+    const bool number = end != text && !*end && value >= 0.0F && value <= (options->relative && !share ? FLT_MAX : 1.0F);
+    if (!number && !share && parse_steps(text, &by_length)) {
+        if (select->selector == CA_SELECT_SEER) select->seer = by_length;
+        return EXIT_DONE;
+    }
     if (!number)
-        return usage_error("--threshold %s: expected a number from 0 to 1%s", text,
-                           select->selector == CA_SELECT_SEER ? ", or LENGTH:T,LENGTH:T,.." : "");
+        return share ? usage_error("--threshold %s: expected a number from 0 to 1 for %s", text, ca_selector_name(select->selector))
+                     : usage_error("--threshold %s: expected a number %s, or LENGTH:T,LENGTH:T,..", text,
+                                   options->relative ? "from 0 up" : "from 0 to 1");
     select->seer.threshold = select->xattention.threshold = select->oracle.mass = value;
     return EXIT_DONE;
 }

@@ -210,7 +210,7 @@ static const struct spec specs[] = {
       "seer: keep blocks above this probability (LENGTH:T,LENGTH:T.. by length; default 0.0005); xattention, oracle: share of the mass "
       "to keep (defaults 0.9, 0.95)" },
     { "relative", 0, FLAG, AT(relative), 0, 0, NULL, NULL, SELECTION, 0,
-      "seer: the threshold is divided by the number of visible blocks" },
+      "seer: the threshold, which may be above 1, is divided by the number of visible blocks" },
     { "bare", 0, FLAG, AT(bare), 0, 0, NULL, NULL, SELECTION, 0, "seer: do not always keep the first block and the diagonal" },
     { "stride", 0, INTEGER, AT(stride), 8, 16, "N", NULL, SELECTION | SWEPT, 0, "xattention: 8 or 16" },
     { "query-ratio", 0, REAL, AT(query_ratio), 0, 1, "R", NULL, SELECTION | SWEPT, 0,

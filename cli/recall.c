@@ -78,7 +78,7 @@ void recall_add_sweep(struct recall *recall, ca_selector selector, const ca_sele
         double value = t->values[i];
         if (t->of_blocks) value = fmax(1, round(value * n_blocks));
         if (t->of_past) value = bs * fmax(1, round(value * (recall->opt.context - recall->opt.chunk) / bs));
-        if (selector == CA_SELECT_SEER && !select->seer.relative) value = two_digits(value / n_blocks);
+        if (selector == CA_SELECT_SEER && !select->seer.relative) value = fmin(1, two_digits(value / n_blocks));
         if (sweep->n == 0 || value != sweep->values[sweep->n - 1]) sweep->values[sweep->n++] = value;
     }
     recall->n_settings += sweep->n;

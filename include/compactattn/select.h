@@ -42,7 +42,7 @@ typedef struct ca_flashprefill_opt {
 enum { CA_SEER_MAX_STEPS = 8 };
 typedef struct ca_seer_opt {
     const ca_gate *gate; /* of the model; borrowed */
-    float threshold;     /* >= 0 */
+    float threshold;     /* in [0, 1]; with relative any number >= 0 */
     /* Threshold per length: the first step with kv tokens <= max_kv holds, else the last; n_steps 0: threshold alone. */
     struct {
         uint32_t max_kv;

@@ -7,18 +7,23 @@
 
 #include "select/select.h"
 
+/* A probability, or a multiple of the mean one. */
+static bool is_threshold(const ca_seer_opt *o, float threshold)
+{
+    return threshold >= 0.0F && (o->relative ? isfinite(threshold) : threshold <= 1.0F);
+}
+
 static ca_status check(const ca_select_opt *opt)
 {
     const ca_seer_opt *o = &opt->seer;
+    const char *range = o->relative ? "a number >= 0" : "in [0, 1]";
     if (!o->gate) return ca_fail(CA_E_ARG, "seer: no gate given (see ca_gate_open)");
-    if (!(o->threshold >= 0.0F && o->threshold <= 1.0F))
-        return ca_fail(CA_E_ARG, "seer: threshold %g is not in [0, 1]", (double)o->threshold);
+    if (!is_threshold(o, o->threshold)) return ca_fail(CA_E_ARG, "seer: threshold %g is not %s", (double)o->threshold, range);
     if (o->n_steps > CA_SEER_MAX_STEPS) return ca_fail(CA_E_ARG, "seer: %u steps, at most %d", o->n_steps, CA_SEER_MAX_STEPS);
     for (uint32_t i = 0; i < o->n_steps; i++)
-        if (!(o->steps[i].threshold >= 0.0F && o->steps[i].threshold <= 1.0F) ||
-            (i > 0 && o->steps[i].max_kv <= o->steps[i - 1].max_kv))
-            return ca_fail(CA_E_ARG, "seer: step %u (up to %u tokens, threshold %g): lengths must rise, thresholds be in [0, 1]", i,
-                           o->steps[i].max_kv, (double)o->steps[i].threshold);
+        if (!is_threshold(o, o->steps[i].threshold) || (i > 0 && o->steps[i].max_kv <= o->steps[i - 1].max_kv))
+            return ca_fail(CA_E_ARG, "seer: step %u (up to %u tokens, threshold %g): lengths must rise, thresholds be %s", i,
+                           o->steps[i].max_kv, (double)o->steps[i].threshold, range);
     return CA_OK;
 }
 

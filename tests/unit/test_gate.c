@@ -535,8 +535,11 @@ static void bad_calls(void **state)
         { .n_steps = CA_SEER_MAX_STEPS + 1 },
         { .steps = { { 100, 0.1F }, { 100, 0.2F } }, .n_steps = 2 },
         { .steps = { { 100, 0.1F }, { 200, 2.0F } }, .n_steps = 2 },
+        { .threshold = INFINITY, .relative = true },
+        { .threshold = -0.1F, .relative = true },
     };
-    static const char *const says[] = { "threshold -0.1", "threshold 1.5", "threshold", "9 steps", "step 1", "step 1" };
+    static const char *const says[] = { "threshold -0.1", "threshold 1.5", "threshold",     "9 steps",
+                                        "step 1",         "step 1",        "threshold inf", "threshold -0.1" };
     ca_select_opt opt = { .selector = CA_SELECT_SEER };
     ca_mask m = seer_mask_of(&w);
     ca_queries q = raw_queries(&w);
@@ -547,6 +550,8 @@ static void bad_calls(void **state)
             fail_msg("case %zu ('%s'): '%s'", i, says[i], ca_last_error());
         assert_int_equal(ca_select(w.cache, &opt, &w.chunk, &q, &w.ws, &m, NULL), CA_E_ARG);
     }
+    opt.seer = (ca_seer_opt){ .gate = w.gate, .threshold = 4.0F, .relative = true };
+    must(ca_select(w.cache, &opt, &w.chunk, &q, &w.ws, &m, NULL), "multiples of the mean");
     opt.seer = (ca_seer_opt){ .gate = w.gate };
     q.q_raw = NULL;
     assert_int_equal(ca_select(w.cache, &opt, &w.chunk, &q, &w.ws, &m, NULL), CA_E_ARG);

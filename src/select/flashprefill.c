@@ -39,18 +39,29 @@ static void normalise(const float *m, const float *e, uint32_t n, float *score)
     for (uint32_t j = 0; j < n; j++) score[j] *= inv;
 }
 
+/* One row: what the kernel gave, and the scores. */
+typedef struct scored {
+    float *m, *e, *score; /* [n_kblocks]; m is scratch once blocks were compared */
+} scored;
+
+/* What alpha compares: scores, or for free_max their logarithms, log2 w[j] + const = m[j] + log2 e[j]. A score beside a sink that takes
+ * nearly all of the row is 0, whatever its block is among the free ones. */
+static float compared(const ca_flashprefill_opt *o, const scored *s, uint32_t j)
+{
+    return o->free_max ? s->m[j] + log2f(s->e[j]) : s->score[j];
+}
+
 /* Rule 2.3 for one row; diag is the absolute index of the Q block. Sink and window are tokens, rounded up to blocks. */
-static void keep_row(const ca_flashprefill_opt *o, uint32_t block_tokens, const float *score, uint32_t diag, bool dense,
-                     uint32_t *heap, uint64_t *row)
+static void keep_row(const ca_flashprefill_opt *o, uint32_t block_tokens, const scored *s, uint32_t diag, bool dense, uint64_t *row)
 {
     const uint32_t sink = ca_ceil_div(o->sink, block_tokens), window = ca_ceil_div(o->window, block_tokens);
-    float top = 0.0F;
+    float top = o->free_max ? -INFINITY : 0.0F;
     for (uint32_t j = 0; j <= diag; j++)
-        if (!o->free_max || (j >= sink && diag - j >= window)) top = fmaxf(top, score[j]);
-    const float bar = o->alpha * top;
+        if (!o->free_max || (j >= sink && diag - j >= window)) top = fmaxf(top, compared(o, s, j));
+    const float bar = o->free_max ? top + log2f(o->alpha) : o->alpha * top;
     for (uint32_t j = 0; j <= diag; j++)
-        if (dense || score[j] >= bar || j < sink || diag - j < window) ca_mask_keep(row, j);
-    if (o->min_budget > 0) ca_mask_keep_best(row, score, diag, o->min_budget, heap);
+        if (dense || j < sink || diag - j < window || compared(o, s, j) >= bar) ca_mask_keep(row, j);
+    if (o->min_budget > 0) ca_mask_keep_best(row, s->score, diag, o->min_budget, (uint32_t *)(void *)s->m);
 }
 
 /* The last n_mute Q blocks have no vote: they read what those before them chose, head by head. Unions over the chunk stay the same. */
@@ -79,10 +90,10 @@ static ca_status run(const ca_select_job *job)
         const uint32_t h = task / mask->n_qblocks, i = task % mask->n_qblocks, diag = mask->first_qblock + i;
         uint32_t from, to;
         ca_qblock_span(cache, mask, i, &from, &to);
-        float *m = (float *)mem + (size_t)omp_get_thread_num() * row_floats(nk);
-        float *e = m + ca_align_up(nk, 16);
-        float *score = job->scores ? job->scores + (size_t)task * nk : e + ca_align_up(nk, 16);
-        const ca_score_job s = {
+        scored s = { .m = (float *)mem + (size_t)omp_get_thread_num() * row_floats(nk) };
+        s.e = s.m + ca_align_up(nk, 16);
+        s.score = job->scores ? job->scores + (size_t)task * nk : s.e + ca_align_up(nk, 16);
+        const ca_score_job score_job = {
             .q = job->q->q + (size_t)(from - job->chunk->pos) * job->q->stride + (size_t)h * dim,
             .q_stride = job->q->stride,
             .n_rows = to - from,
@@ -92,13 +103,13 @@ static ca_status run(const ca_select_job *job)
             .means = ca_cache_head(cache, job->chunk->seq, job->chunk->layer, h / group)->mean_k,
             .n_means = nk,
             .scale = 1.0F / sqrtf((float)dim),
-            .m = m,
-            .e = e,
+            .m = s.m,
+            .e = s.e,
         };
-        cache->opt.kern->score(&s);
-        normalise(m, e, nk, score);
+        cache->opt.kern->score(&score_job);
+        normalise(s.m, s.e, nk, s.score);
         if (i + n_mute >= mask->n_qblocks) continue;
-        keep_row(o, bs, score, diag, o->last_dense >= mask->n_qblocks - i, (uint32_t *)(void *)m, ca_mask_row(mask, h, i));
+        keep_row(o, bs, &s, diag, o->last_dense >= mask->n_qblocks - i, ca_mask_row(mask, h, i));
     }
     follow_voters(mask, n_mute);
     return CA_OK;

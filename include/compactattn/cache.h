@@ -46,7 +46,7 @@ CA_API ca_status ca_cache_create(const ca_cache_opt *opt, ca_cache **out);
 CA_API void ca_cache_destroy(ca_cache *cache);
 
 /* Keys and values of a run of tokens, f32 [n_tokens][n_kv_heads][head_dim], borrowed.
- * k, v    k is rotated already; stride = floats between tokens of k and of v
+ * k, v    k is rotated already; stride = floats between tokens of k and of v, at least n_kv_heads * head_dim
  * k_raw   keys before RoPE (after the model's biases and norms), raw_stride floats between tokens; only CA_SUMMARY_GATE needs them */
 typedef struct ca_kv {
     const float *k, *v;
@@ -55,8 +55,9 @@ typedef struct ca_kv {
     size_t raw_stride;
 } ca_kv;
 
-/* Appends n_tokens tokens of one layer to the end of a sequence. Rounded once to the page's type; summaries are updated in the same pass. CA_E_FULL when the pool has too few free pages
- * (nothing is appended then). Not thread-safe on one cache; uses the OpenMP threads of the caller. */
+/* Appends n_tokens tokens of one layer to the end of a sequence. Rounded once to the page's type; summaries are updated in the same
+ * pass. CA_E_FULL when the pool has too few free pages, CA_E_SHAPE when a stride is below a token's width (nothing is appended then).
+ * Not thread-safe on one cache; uses the OpenMP threads of the caller. */
 CA_API ca_status ca_cache_append(ca_cache *cache, uint32_t seq, uint32_t layer, const ca_kv *kv, uint32_t n_tokens);
 
 /* Tokens held for a sequence in one layer. */

@@ -145,7 +145,7 @@ typedef struct ca_table_count {
 CA_API void ca_table_measure(const ca_cache *cache, const ca_table *table, ca_table_count *out);
 
 /* (query, past key) pairs of a mask's tokens: as each head and Q block asked, after the Q-block union, after the union over
- * heads_per_row heads, and those of dense attention. */
+ * heads_per_row heads, and those of dense attention. Where heads_per_row does not divide the heads, only dense is not 0. */
 typedef struct ca_mask_count {
     uint64_t asked, q_union, g_union, dense;
 } ca_mask_count;

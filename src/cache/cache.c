@@ -284,11 +284,20 @@ ca_status ca_cache_reserve(ca_cache *cache, uint32_t seq, uint32_t layer, uint32
     return CA_OK;
 }
 
+static ca_status check_kv(const ca_cache *c, const ca_kv *kv)
+{
+    const bool gate = c->opt.summaries & CA_SUMMARY_GATE;
+    const size_t width = (size_t)c->opt.n_kv_heads * c->opt.head_dim;
+    if (gate && !kv->k_raw) return ca_fail(CA_E_ARG, "cache: the gate's summary needs k_raw, the keys before RoPE");
+    if (kv->stride >= width && (!gate || kv->raw_stride >= width)) return CA_OK;
+    return ca_fail(CA_E_SHAPE, "cache: token stride %zu is below %u KV heads x %u",
+                   kv->stride < width ? kv->stride : kv->raw_stride, c->opt.n_kv_heads, c->opt.head_dim);
+}
+
 ca_status ca_cache_append(ca_cache *cache, uint32_t seq, uint32_t layer, const ca_kv *kv, uint32_t n_tokens)
 {
     CA_TRY(check_seq(cache, seq, layer));
-    if ((cache->opt.summaries & CA_SUMMARY_GATE) && !kv->k_raw)
-        return ca_fail(CA_E_ARG, "cache: the gate's summary needs k_raw, the keys before RoPE");
+    CA_TRY(check_kv(cache, kv));
     const uint32_t bs = cache->opt.page_tokens;
     uint32_t *len = len_of(cache, seq, layer);
     if (n_tokens == 0) return CA_OK;

@@ -416,7 +416,7 @@ void ca_mask_measure(const ca_cache *cache, const ca_chunk *chunk, const ca_mask
     uint64_t bits[MAX_WORDS];
     const uint32_t bs = cache->opt.page_tokens, end = mask->first_token + mask->n_tokens;
     *out = (ca_mask_count){ .dense = (uint64_t)mask->n_heads * mask->n_tokens * chunk->pos };
-    if (mask->words > MAX_WORDS || heads_per_row == 0) return;
+    if (mask->words > MAX_WORDS || heads_per_row == 0 || mask->n_heads % heads_per_row != 0) return;
     for (uint32_t h = 0; h < mask->n_heads; h++) {
         for (uint32_t i = 0; i < mask->n_qblocks; i++) {
             const uint32_t block = mask->first_qblock + i;

@@ -64,6 +64,7 @@ static size_t ws_bytes(const ca_cache *cache, const ca_select_opt *opt, uint32_t
 {
     (void)n_heads;
     const uint32_t bs = cache->opt.page_tokens;
+    if (!opt->seer.gate) return 0; /* ca_select says so */
     return (size_t)omp_get_max_threads() * sizeof(float) *
                scratch_floats(opt->seer.gate, ca_ceil_div(n_tokens, bs) + 1, ca_ceil_div(kv_tokens, bs)) +
            64;

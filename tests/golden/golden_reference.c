@@ -213,9 +213,9 @@ static bench bench_create(const tensors *t, const ca_kern *kern, const ca_select
                                .gate = select->seer.gate,
                                .kern = kern };
     must(ca_cache_create(&opt, &b.cache), "cache");
-    const float *zeros = calloc((size_t)p->Hkv * 16, 4);
+    const size_t stride = (size_t)p->Hkv * opt.head_dim;
+    const float *zeros = calloc(p->L * stride, 4);
     for (uint32_t s = 0; s < p->B; s++) {
-        const size_t stride = values ? (size_t)p->Hkv * p->D : 0;
         const float *k = values ? t->k + s * p->L * stride : zeros, *v = values ? t->v + s * p->L * stride : zeros;
         must(ca_cache_append(b.cache, s, 0, &(ca_kv){ k, v, stride, .k_raw = k, .raw_stride = stride }, p->L), "append");
     }

@@ -267,8 +267,8 @@ static void bad_gathers(void **state)
     assert_int_equal(ca_cache_create(&large, &cache), CA_E_ARG);
     assert_non_null(strstr(ca_last_error(), "gather_tokens 65"));
     must(ca_cache_create(&none, &cache), "cache");
-    const float zeros[16] = { 0 };
-    must(ca_cache_append(cache, 0, 0, &(ca_kv){ .k = zeros, .v = zeros }, 5), "append");
+    const float zeros[5 * 16] = { 0 };
+    must(ca_cache_append(cache, 0, 0, &(ca_kv){ .k = zeros, .v = zeros, .stride = 16 }, 5), "append");
     assert_int_equal(ca_cache_gather(cache, 0, 0, 0, &token, 1, pages), CA_E_FULL);
     assert_non_null(strstr(ca_last_error(), "created for 0"));
     assert_int_equal(ca_cache_gather(cache, 0, 0, 0, &token, 0, pages), CA_OK); /* nothing to gather */

@@ -471,6 +471,9 @@ static void bad_calls(void **state)
     assert_non_null(strstr(ca_last_error(), "sequence 3"));
     assert_int_equal(ca_cache_append(cache, 0, N_LAYERS, &(ca_kv){ .k = t.k, .v = t.v, .stride = t.stride }, 1), CA_E_ARG);
     assert_non_null(strstr(ca_last_error(), "layer 2"));
+    assert_int_equal(ca_cache_append(cache, 0, 0, &(ca_kv){ .k = t.k, .v = t.v, .stride = (size_t)N_KV * 16 - 1 }, 1), CA_E_SHAPE);
+    assert_non_null(strstr(ca_last_error(), "token stride"));
+    assert_int_equal(ca_cache_len(cache, 0, 0), 40);
     assert_int_equal(ca_cache_truncate(cache, UINT32_MAX, 0), CA_E_ARG);
     assert_int_equal(ca_cache_len(cache, MAX_SEQS, 0), 0);
     assert_int_equal(ca_cache_len(cache, 0, N_LAYERS), 0);

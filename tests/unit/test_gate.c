@@ -514,6 +514,8 @@ static void bad_gates(void **state)
     must(ca_cache_create(&fits, &cache), "cache");
     assert_int_equal(ca_cache_append(cache, 0, 0, &(ca_kv){ .k = w, .v = w, .stride = 64 }, 10), CA_E_ARG);
     assert_non_null(strstr(ca_last_error(), "k_raw"));
+    assert_int_equal(ca_cache_append(cache, 0, 0, &(ca_kv){ w, w, 64, .k_raw = w, .raw_stride = 63 }, 10), CA_E_SHAPE);
+    assert_non_null(strstr(ca_last_error(), "token stride 63"));
     assert_int_equal(ca_cache_len(cache, 0, 0), 0);
     ca_cache_destroy(cache);
     ca_gate_destroy(gate);
@@ -550,6 +552,10 @@ static void bad_calls(void **state)
             fail_msg("case %zu ('%s'): '%s'", i, says[i], ca_last_error());
         assert_int_equal(ca_select(w.cache, &opt, &w.chunk, &q, &w.ws, &m, NULL), CA_E_ARG);
     }
+    opt.seer = (ca_seer_opt){ 0 };
+    assert_int_equal(ca_select_ws_bytes(w.cache, &opt, w.c->shape.hq, w.c->shape.q_len, w.c->shape.kv_len), 0);
+    assert_int_equal(ca_select(w.cache, &opt, &w.chunk, &q, &w.ws, &m, NULL), CA_E_ARG);
+    assert_non_null(strstr(ca_last_error(), "no gate"));
     opt.seer = (ca_seer_opt){ .gate = w.gate, .threshold = 4.0F, .relative = true };
     must(ca_select(w.cache, &opt, &w.chunk, &q, &w.ws, &m, NULL), "multiples of the mean");
     opt.seer = (ca_seer_opt){ .gate = w.gate };

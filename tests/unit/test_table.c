@@ -66,11 +66,13 @@ static ca_cache *shuffled_cache(const table_case *c)
                                .kern = kern };
     ca_cache *cache = NULL;
     must(ca_cache_create(&opt, &cache), "cache");
-    float *zeros = calloc((size_t)c->hkv * DIM, sizeof *zeros);
+    const size_t width = (size_t)c->hkv * DIM;
+    float *zeros = calloc(90 * width, sizeof *zeros);
     for (uint32_t at = 0; at < len; at += ca_min_u32(90, len - at))
         for (uint32_t i = 0; i < 4; i++)
-            must(ca_cache_append(cache, i / 2, i % 2, &(ca_kv){ .k = zeros, .v = zeros, .stride = 0 }, ca_min_u32(90, len - at)),
-                 "append");
+            must(
+                ca_cache_append(cache, i / 2, i % 2, &(ca_kv){ .k = zeros, .v = zeros, .stride = width }, ca_min_u32(90, len - at)),
+                "append");
     free(zeros);
     uint64_t seed = 1;
     uint32_t n = 0;
@@ -247,6 +249,12 @@ static void mask_counts(void **state)
                 FAIL(&w, "%u heads a row: asked %llu, unions %llu, %llu of %llu", per_row, (unsigned long long)got.asked,
                      (unsigned long long)got.q_union, (unsigned long long)got.g_union, (unsigned long long)got.dense);
             assert_true(got.asked <= got.q_union && got.q_union <= got.g_union && got.g_union <= got.dense);
+        }
+        for (uint32_t per_row = 0; per_row <= w.c->hq + 1; per_row++) {
+            ca_mask_count got;
+            if (per_row > 0 && w.c->hq % per_row == 0) continue;
+            ca_mask_measure(w.cache, &w.chunk, &m, per_row, &got); /* rows that would end behind the last head */
+            assert_true(got.asked == 0 && got.q_union == 0 && got.g_union == 0);
         }
         world_destroy(&w);
     }

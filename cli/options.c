@@ -196,7 +196,8 @@ static const struct spec specs[] = {
     { "sink", 0, INTEGER, AT(sink), 0, U32, "N", NULL, SELECTION | SWEPT, 0,
       "flashprefill, trishape: always keep the first N tokens" },
     { "window", 0, INTEGER, AT(window), 1, U32, "N", NULL, SELECTION | SWEPT, 0,
-      "flashprefill, trishape: always keep the N tokens that end with the diagonal block; with trishape 2048 when not given" },
+      "flashprefill: always keep the N tokens that end with the diagonal block; trishape: those that end with the query, 2048 when not "
+      "given" },
     { "min-budget", 0, INTEGER, AT(min_budget), 0, U32, "N", NULL, SELECTION | SWEPT, 0,
       "flashprefill: always keep the N best blocks" },
     { "last-dense", 0, INTEGER, AT(last_dense), 0, U32, "N", NULL, SETTINGS | SWEPT, 0,

@@ -70,7 +70,8 @@ typedef struct ca_minference_opt {
 } ca_minference_opt;
 
 typedef struct ca_trishape_opt {
-    uint32_t sink, window; /* tokens, rounded up to blocks; window >= 1 */
+    uint32_t sink;   /* tokens, rounded up to blocks */
+    uint32_t window; /* tokens that every query sees, itself included, >= 1: rounded up to blocks before the diagonal one */
 } ca_trishape_opt;
 
 typedef struct ca_oracle_opt {

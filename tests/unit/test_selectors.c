@@ -266,8 +266,8 @@ static void trishape_mask(void **state)
         must(ca_select(d.cache, &opt, &d.chunk, &q, &d.ws, &m, NULL), "select");
         for (uint32_t r = 0; r < m.n_heads * m.n_qblocks; r++)
             for (uint64_t j = 0, diag = m.first_qblock + r % m.n_qblocks; j < m.words * 64U; j++) {
-                /* A block of the first sink tokens, or of the window tokens that end with the diagonal block. */
-                const bool want = j <= diag && (j * bs < opt.trishape.sink || (diag + 1 - j) * bs < opt.trishape.window + bs);
+                /* A block of the first sink tokens, or one of those before the diagonal that hold a whole window (E.1). */
+                const bool want = j <= diag && (j * bs < opt.trishape.sink || (diag - j) * bs < opt.trishape.window + bs);
                 if (bit(m.bits + (size_t)r * m.words, (uint32_t)j) != want)
                     fail_msg("%s, sink %u window %u: row %u block %u", c->shape.what, opt.trishape.sink, opt.trishape.window, r,
                              (unsigned)j);

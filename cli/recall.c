@@ -247,6 +247,7 @@ static ca_status measure_sweep(struct job *job, const ca_trace *trace, const str
         ca_select_opt select = sweep->select;
         ca_table table;
         ca_table_count count;
+        select.oracle.scale = trace->scale;
         recall_set(&select, sweep->values[i]);
         TRY(tokens ? token_rows(job, trace, &select, i, &table) : block_rows(job, trace, &select, &table));
         TRY(attend(job, trace, trace->cache, &table, job->o));
@@ -337,6 +338,7 @@ static ca_status measure_sample(struct job *job, const ca_trace *trace, struct r
     TRY(attend(job, trace, trace->cache, &table, job->dense));
     job->ws.used = 0;
     ca_select_defaults(CA_SELECT_ORACLE, &oracle);
+    oracle.oracle.scale = trace->scale;
     TRY(ca_mask_create(trace->cache, &trace->chunk, 0, trace->chunk.n_tokens, &job->ws, &grid));
     TRY(ca_select(trace->cache, &oracle, &trace->chunk, &trace->q, &job->ws, &grid, job->truth));
     for (size_t s = 0; s < job->recall->n_sweeps && !job->stop; s++)

@@ -43,7 +43,7 @@ static ca_status check_method(const ca_session_opt *opt)
     return CA_OK;
 }
 
-/* Checks opt and replaces its zeros: context, threads, cost. The chunk is cut to the context. */
+/* Checks opt and replaces its zeros: context, threads, cost, the oracle's scale. The chunk is cut to the context. */
 static ca_status resolve(const ca_model *model, const ca_session_opt *opt, ca_session_opt *out)
 {
     ca_model_info info;
@@ -54,6 +54,7 @@ static ca_status resolve(const ca_model *model, const ca_session_opt *opt, ca_se
         return ca_fail(CA_E_ARG, "session: context %u is above the model's %u tokens", opt->context, info.max_context);
     if (opt->context == 0) out->context = info.max_context;
     if (opt->cost.flop == 0.0 && opt->cost.page_byte == 0.0 && opt->cost.job == 0.0) ca_cost_defaults(model->kern, &out->cost);
+    if (opt->select.oracle.scale == 0.0F) out->select.oracle.scale = info.attn_scale;
     if (opt->chunk == 0) return ca_fail(CA_E_ARG, "session: chunk 0: give at least 1 token per chunk");
     out->chunk = ca_min_u32(opt->chunk, out->context);
     const uint32_t group = info.n_heads / info.n_kv_heads;

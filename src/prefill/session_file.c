@@ -62,7 +62,7 @@ static void say_selector(const ca_select_opt *o, description *d)
     case CA_SELECT_XATTENTION: say(d, "stride %u, threshold %g\n", o->xattention.stride, (double)o->xattention.threshold); break;
     case CA_SELECT_MINFERENCE: say(d, "top_k %u\n", o->minference.top_k); break;
     case CA_SELECT_TRISHAPE: say(d, "sink %u, window %u\n", o->trishape.sink, o->trishape.window); break;
-    case CA_SELECT_ORACLE: say(d, "mass %g\n", (double)o->oracle.mass); break;
+    case CA_SELECT_ORACLE: say(d, "mass %g, scale %g\n", (double)o->oracle.mass, (double)o->oracle.scale); break;
     case CA_SELECT_NONE:
     case CA_SELECT_USER: break;
     }

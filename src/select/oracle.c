@@ -8,8 +8,10 @@
 
 static ca_status check(const ca_select_opt *opt)
 {
-    if (opt->oracle.mass >= 0.0F && opt->oracle.mass <= 1.0F) return CA_OK;
-    return ca_fail(CA_E_ARG, "oracle: mass %g is not in [0, 1]", (double)opt->oracle.mass);
+    const ca_oracle_opt *o = &opt->oracle;
+    if (!(o->mass >= 0.0F && o->mass <= 1.0F)) return ca_fail(CA_E_ARG, "oracle: mass %g is not in [0, 1]", (double)o->mass);
+    if (o->scale >= 0.0F && isfinite(o->scale)) return CA_OK;
+    return ca_fail(CA_E_ARG, "oracle: scale %g is not a number >= 0", (double)o->scale);
 }
 
 typedef struct scratch {
@@ -45,11 +47,11 @@ static size_t ws_bytes(const ca_cache *cache, const ca_select_opt *opt, uint32_t
 }
 
 /* Adds the mass of n <= CA_ATTN_BLOCK queries, the first at position pos, to s->score. */
-static void add_mass(const ca_cache *cache, const uint32_t *pages, const float *q, size_t stride, uint32_t pos, uint32_t n,
-                     const scratch *s)
+static void add_mass(const ca_cache *cache, const uint32_t *pages, float scale, const float *q, size_t stride, uint32_t pos,
+                     uint32_t n, const scratch *s)
 {
     const uint32_t bs = cache->opt.page_tokens, dim = cache->opt.head_dim, last = (pos + n - 1) / bs;
-    const float c = 1.44269504F / sqrtf((float)dim);
+    const float c = 1.44269504F * scale;
     cache->opt.kern->pack_q(q, stride, n, dim, s->packed);
     for (uint32_t j = 0; j <= last; j++) {
         cache->opt.kern->qk(&(ca_qk_job){ s->packed, n, ca_page_data(cache, pages[j]), bs, dim, s->s });
@@ -77,6 +79,7 @@ static ca_status run(const ca_select_job *job)
     const ca_cache *cache = job->cache;
     const ca_mask *mask = job->mask;
     const uint32_t dim = cache->opt.head_dim, nk = mask->n_kblocks, group = mask->n_heads / cache->opt.n_kv_heads;
+    const float scale = job->opt->oracle.scale > 0.0F ? job->opt->oracle.scale : 1.0F / sqrtf((float)dim);
     const int n_threads = omp_get_max_threads();
     void *mem = NULL;
     CA_TRY(ca_ws_take(job->ws, "oracle", (size_t)n_threads, scratch_bytes(cache, nk), &mem));
@@ -89,8 +92,8 @@ static ca_status run(const ca_select_job *job)
         ca_qblock_span(cache, mask, i, &from, &to);
         memset(s.score, 0, nk * sizeof *s.score);
         for (uint32_t t = from; t < to; t += CA_ATTN_BLOCK)
-            add_mass(cache, pages, job->q->q + (size_t)(t - job->chunk->pos) * job->q->stride + (size_t)h * dim, job->q->stride, t,
-                     ca_min_u32(CA_ATTN_BLOCK, to - t), &s);
+            add_mass(cache, pages, scale, job->q->q + (size_t)(t - job->chunk->pos) * job->q->stride + (size_t)h * dim,
+                     job->q->stride, t, ca_min_u32(CA_ATTN_BLOCK, to - t), &s);
         for (uint32_t j = 0; j <= diag; j++) s.score[j] /= (float)(to - from);
         if (job->scores) memcpy(job->scores + (size_t)task * nk, s.score, (diag + 1) * sizeof *s.score);
         ca_mask_keep_share(ca_mask_row(mask, h, i), s.score, diag, job->opt->oracle.mass, s.heap);

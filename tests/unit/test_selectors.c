@@ -99,15 +99,15 @@ static void minference_scores(const setting *s, const ca_select_opt *opt, uint32
 /* Attention mass of each block, averaged over the queries. */
 static void oracle_scores(const setting *s, const ca_select_opt *opt, uint32_t h, uint32_t i, double *score)
 {
-    (void)opt;
     const uint32_t bs = s->c->shape.page, dim = s->c->shape.dim, diag = s->m->first_qblock + i;
+    const double scale = opt->oracle.scale > 0.0F ? (double)opt->oracle.scale : 1.0 / sqrt(dim);
     double *e = malloc((size_t)(diag + 1) * bs * sizeof *e), n = 0.0;
     for (uint32_t pos = diag * bs; pos < (diag + 1) * bs; pos++) n += has_query(s, pos);
     for (uint32_t pos = diag * bs; pos < (diag + 1) * bs; pos++) {
         double top = -INFINITY, sum = 0.0;
         if (!has_query(s, pos)) continue;
         for (uint32_t k = 0; k <= pos; k++) {
-            e[k] = dot(query(s, h, pos), key(s, h, k), dim) / sqrt(dim);
+            e[k] = dot(query(s, h, pos), key(s, h, k), dim) * scale;
             top = fmax(top, e[k]);
         }
         for (uint32_t k = 0; k <= pos; k++) sum += exp(e[k] - top);
@@ -155,9 +155,10 @@ typedef struct method {
         .opt = { .selector = CA_SELECT_XATTENTION, .xattention = { .stride = (STRIDE), .threshold = (THRESHOLD) } },               \
         .scores = xattention_scores, .rule = xattention_rule                                                                       \
     }
-#define ORACLE(MASS)                                                                                                               \
+#define ORACLE(MASS, SCALE)                                                                                                        \
     {                                                                                                                              \
-        .opt = { .selector = CA_SELECT_ORACLE, .oracle = { .mass = (MASS) } }, .scores = oracle_scores, .rule = oracle_rule        \
+        .opt = { .selector = CA_SELECT_ORACLE, .oracle = { .mass = (MASS), .scale = (SCALE) } }, .scores = oracle_scores,          \
+        .rule = oracle_rule                                                                                                        \
     }
 #define MINFERENCE(TOP)                                                                                                            \
     {                                                                                                                              \
@@ -165,7 +166,8 @@ typedef struct method {
         .rule = minference_rule, .is_signed = true                                                                                 \
     }
 static const method xattention[] = { XATTENTION(8, 0.9F), XATTENTION(16, 0.6F), XATTENTION(16, 0.0F), XATTENTION(8, 1.0F) };
-static const method oracle[] = { ORACLE(0.0F), ORACLE(0.5F), ORACLE(0.9F), ORACLE(1.0F) };
+static const method oracle[] = { ORACLE(0.0F, 0.0F), ORACLE(0.5F, 0.0F), ORACLE(0.9F, 0.0F), ORACLE(1.0F, 0.0F),
+                                 ORACLE(0.9F, 0.05F) };
 static const method minference[] = { MINFERENCE(1), MINFERENCE(5), MINFERENCE(100000) };
 
 static double *scores_of(const setting *s, const method *how)
@@ -446,9 +448,11 @@ static void bad_options(void **state)
         { { .selector = CA_SELECT_XATTENTION, .xattention = { 8, NAN } }, "threshold" },
         { { .selector = CA_SELECT_MINFERENCE, .minference = { 0 } }, "top_k 0" },
         { { .selector = CA_SELECT_TRISHAPE, .trishape = { 64, 0 } }, "window 0" },
-        { { .selector = CA_SELECT_ORACLE, .oracle = { -0.5F } }, "mass -0.5" },
-        { { .selector = CA_SELECT_ORACLE, .oracle = { 1.5F } }, "mass 1.5" },
-        { { .selector = CA_SELECT_ORACLE, .oracle = { NAN } }, "mass" },
+        { { .selector = CA_SELECT_ORACLE, .oracle = { .mass = -0.5F } }, "mass -0.5" },
+        { { .selector = CA_SELECT_ORACLE, .oracle = { .mass = 1.5F } }, "mass 1.5" },
+        { { .selector = CA_SELECT_ORACLE, .oracle = { .mass = NAN } }, "mass" },
+        { { .selector = CA_SELECT_ORACLE, .oracle = { .mass = 0.5F, .scale = -1.0F } }, "scale -1" },
+        { { .selector = CA_SELECT_ORACLE, .oracle = { .mass = 0.5F, .scale = INFINITY } }, "scale" },
         { { .selector = CA_SELECT_QUOKA, .quoka = { 0.0F, 0.5F } }, "query_ratio 0" },
         { { .selector = CA_SELECT_QUOKA, .quoka = { 0.5F, 0.0F } }, "kv_ratio 0" },
         { { .selector = CA_SELECT_QUOKA, .quoka = { 1.5F, 0.5F } }, "query_ratio 1.5" },

@@ -64,7 +64,7 @@ typedef struct ca_table_opt {
 } ca_table_opt;
 
 /* What a row costs, in any unit of time: jobs * (job + pages * (page_byte * bytes of a page)) + flop * floating-point operations.
- * A job is up to 96 query vectors (384 with AMX) that read the list together; (n - 1) / 2 of the row's own n Q blocks count as not
+ * A job is as many query vectors as the kernel set lets read the list together; (n - 1) / 2 of the row's own n Q blocks count as not
  * reached. Only the ratios matter; `compactattn doctor --tune` measures them. */
 typedef struct ca_cost {
     double flop, page_byte, job;
@@ -93,7 +93,9 @@ CA_API ca_status ca_mask_create(const ca_cache *cache, const ca_chunk *chunk, ui
  * Blocks in the future of every query of a Q block are dropped. CA_E_SHAPE when the dims are not those of the mask. */
 CA_API ca_status ca_mask_set(ca_mask *mask, const uint8_t *blocks, uint32_t n_heads, uint32_t n_qblocks, uint32_t n_kblocks);
 
-/* An empty table for the chunk, able to take every builder below once. */
+/* An empty table for the chunk. There is room for one builder that cuts tokens at Q blocks (window, block_sparse, auto, compactattn of
+ * any shape) and two that do not (dense, gathered, compactattn with all Q blocks in a row): a selector's tokens between dense ones. More
+ * is CA_E_WORKSPACE, more than 2^32 pages in all lists CA_E_UNSUPPORTED. */
 CA_API ca_status ca_table_create(const ca_cache *cache, const ca_chunk *chunk, ca_workspace *ws, ca_table *out);
 
 /* The same for a batch: chunks of one layer and one number of heads, whose tokens lie in the q and o arrays where chunk.first says,

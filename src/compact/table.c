@@ -82,8 +82,13 @@ static ca_row row_of(const ca_cache *cache, const ca_chunk *chunk, uint32_t head
 static ca_status add_row(const ca_cache *cache, ca_table *table, ca_row row, const uint32_t *gathered, uint32_t n_gathered,
                          const uint64_t *bits, uint32_t first_block, uint32_t n_blocks)
 {
-    if (table->n_rows == table->max_rows || table->n_pages + n_gathered + n_blocks - first_block > table->max_pages)
-        return ca_fail(CA_E_WORKSPACE, "table: row %u does not fit: every builder may be called once", table->n_rows);
+    const size_t end = table->n_pages + n_gathered + n_blocks - first_block;
+    if (table->n_rows == table->max_rows || end > table->max_pages)
+        return ca_fail(CA_E_WORKSPACE, "table: row %u does not fit: one builder of Q blocks and two of whole runs do",
+                       table->n_rows);
+    if (end > UINT32_MAX)
+        return ca_fail(CA_E_UNSUPPORTED, "table: row %u ends at page %zu of the lists: use shorter chunks or larger pages",
+                       table->n_rows, end);
     const uint32_t *ids = ca_cache_head(cache, row.seq, table->chunk.layer, row.kv_head)->pages;
     const uint32_t start = ca_cache_start(cache, row.seq, table->chunk.layer) / cache->opt.page_tokens;
     uint32_t *list = table->pages + table->n_pages;

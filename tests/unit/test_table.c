@@ -419,7 +419,7 @@ static void executors(void **state)
     }
 }
 
-/* Every builder once, in the workspace that ca_table_ws_bytes gives: rows add up, and one table can mix them all. */
+/* One builder of Q blocks and two of whole runs, in the workspace that ca_table_ws_bytes gives: rows add up in one table. */
 static void builders_append(void **state)
 {
     (void)state;
@@ -529,6 +529,10 @@ static void bad_shapes(void **state)
     assert_int_equal(ca_table_add_dense(w.cache, UINT32_MAX, 2, &t), CA_E_SHAPE);
     assert_int_equal(ca_table_add_dense(w.cache, 7, 0, &t), CA_OK); /* an empty tail */
     assert_int_equal(t.n_rows, 0);
+    t.n_pages = UINT32_MAX - 5; /* rows name their pages by 32 bits */
+    t.max_pages = SIZE_MAX;
+    assert_int_equal(ca_table_add_dense(w.cache, 0, 250, &t), CA_E_UNSUPPORTED);
+    assert_non_null(strstr(ca_last_error(), "larger pages"));
     world_destroy(&w);
 }
 

@@ -17,6 +17,7 @@ CA_API size_t ca_attend_ws_bytes(const ca_cache *cache, uint32_t n_heads, uint32
  * q   f32 [table.n_tokens][n_heads][head_dim], rounded once to the kernel's type; q_stride floats between tokens.          borrowed
  * o   out_type [table.n_tokens][n_heads][head_dim]; o_stride elements between tokens. Only (token, head) pairs that a row covers are
  *     written; a pair whose row lists no visible key becomes zero.                                                  caller's
+ * Keys and values must be finite: those of a page that a query does not see yet have weight 0, and 0 * Inf is NaN.
  * The result of a (token, head) depends on its page list only: not on the chunk, the other rows, the threads or the page ids. Tables
  * whose rows are all of one token (decode) add it up in up to 16 parts of at least 1,024 tokens, so there the last bits may differ from
  * those of the same token in a longer row.

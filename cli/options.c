@@ -36,7 +36,7 @@ struct spec {
 /* Without the command that tries selectors and their thresholds by itself, over a dense prefill. */
 #define SETTINGS (SELECTION & ~(unsigned)CMD_INSPECT_RECALL)
 /* Without the command whose methods all come from --sweep. */
-#define ONE_METHOD ~(unsigned)CMD_BENCH_QUALITY
+#define ONE_METHOD(commands) ((commands) & ~(unsigned)CMD_BENCH_QUALITY)
 #define PREFILLS (METHODS & ~(unsigned)CMD_INSPECT_RECALL)
 #define NEEDS_MODEL ((METHODS & ~(unsigned)CMD_LATENCY) | CMD_TOKENIZE | CMD_INSPECT)
 #define MAKES_RULER (CMD_RULER_GENERATE | CMD_RULER)
@@ -185,9 +185,9 @@ static const struct spec specs[] = {
     { "runs", 0, INTEGER, AT(runs), 1, 1000, "N", "3", CMD_BENCH | CMD_BENCH_ATTENTION | CMD_BENCH_QUALITY, 0,
       "measured runs of each; the median counts (attention: the best)" },
     { "warmup", 0, INTEGER, AT(warmup), 0, 1000, "N", "1", CMD_BENCH, 0, "runs of each before the measured ones" },
-    { "executor", 0, CHOICE, AT(executor), 0, 0, EXECUTORS, NULL, ONE_METHOD &SELECTION, 0,
+    { "executor", 0, CHOICE, AT(executor), 0, 0, EXECUTORS, NULL, ONE_METHOD(SELECTION), 0,
       "how attention reads the KV pages (default: auto for run, dense for logits and perplexity, several for bench and demo)" },
-    { "selector", 0, CHOICE, AT(selector), 0, 0, SELECTORS, NULL, ONE_METHOD &SETTINGS, 0,
+    { "selector", 0, CHOICE, AT(selector), 0, 0, SELECTORS, NULL, ONE_METHOD(SETTINGS), 0,
       "what chooses the KV pages to read (default: flashprefill, or none for dense)" },
     { "alpha", 0, REAL, AT(alpha), 0, 1e6, "A", NULL, SETTINGS | SWEPT, 0,
       "flashprefill: keep blocks that score at least A times the best of their row; with block_sparse 0.01 when not given" },

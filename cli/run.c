@@ -186,6 +186,17 @@ static int answer(const struct engine *engine, const struct options *options, ca
     return code == EXIT_DONE ? printed : code;
 }
 
+/* A kept cache may hold more than this prompt and its answer: a context that is not given has room for it. */
+static int make_room(const struct options *options, size_t n_ids, size_t *n_more)
+{
+    uint32_t kept = 0;
+    if (!options->load_cache) return EXIT_DONE;
+    const ca_status status = ca_session_saved_len(options->load_cache, &kept);
+    if (status != CA_OK) return fail_library(status);
+    if (kept > n_ids + *n_more) *n_more = kept - n_ids;
+    return EXIT_DONE;
+}
+
 static int run_prompt(const struct engine *engine, const struct options *options, const struct method *method, const char *text,
                       size_t size)
 {
@@ -198,7 +209,9 @@ static int run_prompt(const struct engine *engine, const struct options *options
     if (code == EXIT_DONE && options->dry_run) {
         code = print_forecast(engine, options, method, n_ids);
     } else if (code == EXIT_DONE) {
-        code = engine_session(engine, options, method, n_ids, (size_t)options->max_tokens, &session);
+        size_t n_more = (size_t)options->max_tokens;
+        code = make_room(options, n_ids, &n_more);
+        if (code == EXIT_DONE) code = engine_session(engine, options, method, n_ids, n_more, &session);
         if (code == EXIT_DONE) code = answer(engine, options, session, ids, n_ids, &result);
     }
     ca_session_destroy(session);

@@ -103,6 +103,8 @@ CA_API uint32_t ca_session_context(const ca_session *session);
  * own; a reader never sees half of it, whoever else saves. A name that is there and is not a file's is refused. CA_E_IO, CA_E_FORMAT. */
 CA_API ca_status ca_session_save(const ca_session *session, const char *path);
 CA_API ca_status ca_session_load(ca_session *session, const char *path);
+/* How many tokens such a file holds, which is the least context of a session that loads it. The file is not checked any further. */
+CA_API ca_status ca_session_saved_len(const char *path, uint32_t *n_tokens);
 
 /* Forgets tokens at position n and later. CA_E_ARG when layers with a sliding window no longer have what precedes n (0 always works). Logits are gone until the next token. */
 CA_API ca_status ca_session_truncate(ca_session *session, uint32_t n);

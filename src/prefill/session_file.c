@@ -151,19 +151,41 @@ static ca_status refuse(const char *path, const char *theirs, size_t length, con
                    (int)(b - line), theirs + line, a, ours + line);
 }
 
+/* Up to the text, which is text[length]. */
+static ca_status read_head(const char *path, ca_reader *r, const uint8_t **text, uint32_t *length)
+{
+    uint32_t version = 0;
+    if (rd_left(r) < sizeof magic) return ca_fail(CA_E_FORMAT, "%s is not a saved session", path);
+    CA_TRY(rd_bytes(r, sizeof magic, text));
+    if (memcmp(*text, magic, sizeof magic) != 0) return ca_fail(CA_E_FORMAT, "%s is not a saved session", path);
+    CA_TRY(rd_u32(r, &version));
+    if (version != VERSION)
+        return ca_fail(CA_E_UNSUPPORTED, "%s: version %u of saved sessions; this build reads %d", path, version, VERSION);
+    CA_TRY(rd_u32(r, length));
+    return rd_bytes(r, *length, text);
+}
+
+ca_status ca_session_saved_len(const char *path, uint32_t *n_tokens)
+{
+    ca_mapfile map = { 0 };
+    const uint8_t *text = NULL;
+    uint32_t length = 0;
+    *n_tokens = 0;
+    CA_TRY(ca_mapfile_open(path, &map));
+    ca_reader r = { .data = map.data, .size = map.size, .name = path };
+    ca_status st = read_head(path, &r, &text, &length);
+    if (st == CA_OK) st = rd_u32(&r, n_tokens);
+    ca_mapfile_close(&map);
+    return st;
+}
+
 static ca_status read_all(ca_session *s, const char *path, ca_reader *r)
 {
     description d;
     const uint8_t *bytes = NULL;
-    uint32_t version = 0, length = 0, n_tokens = 0;
+    uint32_t length = 0, n_tokens = 0;
     describe(s, &d);
-    CA_TRY(rd_bytes(r, sizeof magic, &bytes));
-    if (memcmp(bytes, magic, sizeof magic) != 0) return ca_fail(CA_E_FORMAT, "%s is not a saved session", path);
-    CA_TRY(rd_u32(r, &version));
-    if (version != VERSION)
-        return ca_fail(CA_E_UNSUPPORTED, "%s: version %u of saved sessions; this build reads %d", path, version, VERSION);
-    CA_TRY(rd_u32(r, &length));
-    CA_TRY(rd_bytes(r, length, &bytes));
+    CA_TRY(read_head(path, r, &bytes, &length));
     for (uint32_t i = 0; i < length; i++)
         if (bytes[i] != '\n' && (bytes[i] < ' ' || bytes[i] > '~')) return ca_fail(CA_E_FORMAT, "%s: damaged description", path);
     if (length != d.len || memcmp(bytes, d.text, length) != 0) return refuse(path, (const char *)bytes, length, d.text);

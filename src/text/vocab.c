@@ -459,7 +459,9 @@ static int compare_added(const void *a, const void *b)
     const ca_str *x = &((const struct ca_added_token *)a)->text;
     const ca_str *y = &((const struct ca_added_token *)b)->text;
     const int order = memcmp(x->data, y->data, x->len < y->len ? x->len : y->len);
-    return order ? order : (x->len > y->len) - (x->len < y->len);
+    if (order || x->len != y->len) return order ? order : (x->len > y->len) - (x->len < y->len);
+    const uint32_t x_id = ((const struct ca_added_token *)a)->id, y_id = ((const struct ca_added_token *)b)->id;
+    return (x_id > y_id) - (x_id < y_id);
 }
 
 static ca_status check_added(const ca_vocab_build *build, uint32_t id, ca_str text)
@@ -472,7 +474,7 @@ static ca_status check_added(const ca_vocab_build *build, uint32_t id, ca_str te
     return CA_OK;
 }
 
-/* Adds the token by its normalized name, kept in the set. */
+/* Adds the token by its normalized name, kept in the set; when nothing is left of the name, it is found nowhere. */
 static ca_status add_normalized(ca_vocab_build *build, ca_added *set, uint32_t id, size_t *n_bytes)
 {
     const char *text = build->names[id].data;
@@ -480,8 +482,9 @@ static ca_status add_normalized(ca_vocab_build *build, ca_added *set, uint32_t i
     char *owned;
     ca_status st = ca_normalize(&build->tok->normalizer, true, &text, &n, &owned);
     if (st == CA_OK) st = check_added(build, id, (ca_str){ text, n });
-    char *bytes = st == CA_OK ? realloc(set->bytes, *n_bytes + n + 1) : NULL;
-    if (st == CA_OK && !bytes) st = ca_vocab_no_memory(build);
+    const bool kept = st == CA_OK && n > 0;
+    char *bytes = kept ? realloc(set->bytes, *n_bytes + n) : NULL;
+    if (kept && !bytes) st = ca_vocab_no_memory(build);
     if (bytes) {
         set->bytes = bytes;
         memcpy(bytes + *n_bytes, text, n);
@@ -492,9 +495,20 @@ static ca_status add_normalized(ca_vocab_build *build, ca_added *set, uint32_t i
     return st;
 }
 
+/* Different names may normalize to the same text, which then is the token of the lowest id: Hugging Face's library takes any of
+ * them, not the same one each time. */
+static void drop_equal_added(ca_added *set)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < set->n; i++)
+        if (n == 0 || !str_equal(set->tokens[n - 1].text, set->tokens[i].text)) set->tokens[n++] = set->tokens[i];
+    set->n = n;
+}
+
 static void sort_added(ca_added *set)
 {
     qsort(set->tokens, set->n, sizeof *set->tokens, compare_added);
+    drop_equal_added(set);
     for (uint32_t i = 0; i < set->n; i++) set->from[(unsigned char)set->tokens[i].text.data[0] + 1]++;
     for (unsigned b = 0; b < 256; b++) set->from[b + 1] += set->from[b];
 }

@@ -26,7 +26,7 @@ typedef struct ca_merge {
     uint32_t id;          /* the token of both together */
 } ca_merge;
 
-/* Tokens to find in text, sorted by their bytes. */
+/* Tokens to find in text, sorted by their bytes; none is empty, no two have the same. */
 typedef struct ca_added {
     struct ca_added_token {
         ca_str text;

@@ -367,6 +367,33 @@ static void test_steps(void **state)
     json_decref(rows);
 }
 
+/* Names that are different, and the same or nothing once they are normalized. */
+static void test_normalized_names(void **state)
+{
+    (void)state;
+    static const char root[] =
+        "{\"added_tokens\":[{\"id\":4,\"content\":\"q a\",\"normalized\":true},"
+        "{\"id\":5,\"content\":\"q\xE2\x96\x81"
+        "a\",\"normalized\":true,\"special\":true},"
+        "{\"id\":6,\"content\":\"q~ a\",\"normalized\":true},"
+        "{\"id\":7,\"content\":\"q ab!\",\"normalized\":true},{\"id\":8,\"content\":\"~~\",\"normalized\":true}],"
+        "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":["
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xE2\x96\x81\"},"
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\"~\"},\"content\":\"\"}]},\"decoder\":{\"type\":\"Fuse\"},"
+        "\"model\":{\"vocab\":{\"a\":0,\"b\":1,\"q\":2,\"\xE2\x96\x81\":3},\"merges\":[]}}";
+    ca_tokenizer *tok;
+    if (ca_tokenizer_from_json_memory(root, sizeof root - 1, "test.json", &tok) != CA_OK) fail_msg("%s", ca_last_error());
+    EXPECT_IDS(tok, "q a", 0, 4);
+    EXPECT_IDS(tok, "bq ab", 0, 1, 4, 1);
+    EXPECT_IDS(tok,
+               "q\xE2\x96\x81"
+               "a~b",
+               CA_TOK_PARSE_SPECIAL, 4, 1);
+    EXPECT_IDS(tok, "aq ab!q b", 0, 0, 7, 2, 3, 1);
+    EXPECT_IDS(tok, "a~~b", 0, 0, 1);
+    ca_tokenizer_close(tok);
+}
+
 static char *read_text(const char *path, size_t *n)
 {
     FILE *file = fopen(path, "rb");
@@ -1315,6 +1342,7 @@ int main(void)
         cmocka_unit_test(test_shared_vocabularies),
 #endif
         cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_normalized_names),
         cmocka_unit_test(test_folders),
         cmocka_unit_test(test_folder_files),
         cmocka_unit_test(test_damaged_json),

@@ -152,7 +152,7 @@ typedef ca_status (*encode_fn)(coder *c, const char *text, size_t n, bool first)
 /* Tokens of a set become ids, what is between them goes to plain. first: the text starts where all text does. */
 static ca_status encode_added(coder *c, const ca_added *set, const char *text, size_t n, bool first, encode_fn plain)
 {
-    size_t done = 0;
+    size_t done = 0, blank_end = 0; /* where the white space that was stripped last ends; it is read once */
     for (size_t i = 0, len; i < n && set->n > 0; i += len) {
         uint32_t id;
         const size_t found = ca_vocab_added_at(set, text + i, n - i, &id);
@@ -163,7 +163,8 @@ static ca_status encode_added(coder *c, const ca_added *set, const char *text, s
         const size_t from = lstrip && done < i ? strip_left(text, done, i) : i;
         if (done < from) CA_TRY(plain(c, text + done, from - done, first && done == 0));
         CA_TRY(append(&c->bpe, id));
-        done = rstrip ? strip_right(text, n, i + found) : i + found;
+        if (rstrip && blank_end < i + found) blank_end = strip_right(text, n, i + found);
+        done = rstrip ? blank_end : i + found;
     }
     return done < n ? plain(c, text + done, n - done, first && done == 0) : CA_OK;
 }

@@ -1185,6 +1185,27 @@ static void test_hostile_lengths(void **state)
     ca_tokenizer_close(tok);
 }
 
+/* White space in which added tokens are found, each of which takes all that follows. */
+static void test_hostile_blanks(void **state)
+{
+    (void)state;
+    static const char root[] = "{\"added_tokens\":[{\"id\":1,\"content\":\" \",\"rstrip\":true},{\"id\":2,\"content\":\"\\t\"}],"
+                               "\"decoder\":{\"type\":\"Fuse\"},\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}";
+    ca_tokenizer *tok;
+    if (ca_tokenizer_from_json_memory(root, sizeof root - 1, "test.json", &tok) != CA_OK) fail_msg("%s", ca_last_error());
+    EXPECT_IDS(tok, " \t \r\na", 0, 1, 2, 1, 0);
+    bytes text = { 0 };
+    while (text.len < 1U << 22) bytes_add(&text, " \t", 2);
+    bytes_add(&text, " \r\ra", 4);
+    size_t n;
+    uint32_t *ids = tokenize(tok, text.data, text.len, 0, &n);
+    assert_int_equal(n, text.len - 2);
+    for (size_t i = 0; i + 1 < n; i++) assert_int_equal(ids[i], 1 + i % 2);
+    ca_free(ids);
+    free(text.data);
+    ca_tokenizer_close(tok);
+}
+
 /* ---- NFC ---- */
 
 static void test_nfc(void **state)
@@ -1356,6 +1377,7 @@ int main(void)
         cmocka_unit_test(test_stream_emoji_of_model),
         cmocka_unit_test(test_detokenize_errors),
         cmocka_unit_test(test_hostile_lengths),
+        cmocka_unit_test(test_hostile_blanks),
         cmocka_unit_test(test_nfc),
         cmocka_unit_test(test_damaged_vocabularies),
     };

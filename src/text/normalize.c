@@ -40,14 +40,21 @@ size_t ca_replace(const char *text, size_t n, const ca_short_text *from, const c
     return len;
 }
 
-static ca_status make(size_t n, char **out)
+static ca_status check_size(size_t n, size_t max)
 {
+    if (n <= max) return CA_OK;
+    return ca_fail(CA_E_ARG, "tokenize: the text has %zu bytes when normalized, at most %zu can be read at once", n, max);
+}
+
+static ca_status make(size_t n, size_t max, char **out)
+{
+    CA_TRY(check_size(n, max));
     *out = malloc(n ? n : 1);
     return *out ? CA_OK : ca_fail(CA_E_MEMORY, "tokenize: no memory to normalize %zu bytes", n);
 }
 
 /* *out stays NULL when the step changes nothing. */
-static ca_status apply(const ca_norm_step *step, bool first, const char *text, size_t n, char **out, size_t *n_out)
+static ca_status apply(const ca_norm_step *step, bool first, size_t max, const char *text, size_t n, char **out, size_t *n_out)
 {
     *out = NULL;
     switch (step->kind) {
@@ -55,14 +62,14 @@ static ca_status apply(const ca_norm_step *step, bool first, const char *text, s
     case CA_NORM_REPLACE:
         if (!memchr(text, step->from.data[0], n)) return CA_OK;
         *n_out = ca_replace(text, n, &step->from, &step->to, NULL);
-        CA_TRY(make(*n_out, out));
+        CA_TRY(make(*n_out, max, out));
         (void)ca_replace(text, n, &step->from, &step->to, *out);
         return CA_OK;
     case CA_NORM_PREPEND:
         if (step->first_only && !first) return CA_OK;
         if (step->unless_there && n >= step->to.len && memcmp(text, step->to.data, step->to.len) == 0) return CA_OK;
         CA_TRY(ca_add_size(n, step->to.len, n_out));
-        CA_TRY(make(*n_out, out));
+        CA_TRY(make(*n_out, max, out));
         memcpy(*out, step->to.data, step->to.len);
         memcpy(*out + step->to.len, text, n);
         return CA_OK;
@@ -70,13 +77,14 @@ static ca_status apply(const ca_norm_step *step, bool first, const char *text, s
     return CA_OK;
 }
 
-ca_status ca_normalize(const ca_normalizer *normalizer, bool first, const char **text, size_t *n, char **owned)
+ca_status ca_normalize(const ca_normalizer *normalizer, bool first, size_t max, const char **text, size_t *n, char **owned)
 {
     *owned = NULL;
     for (size_t i = 0; i<normalizer->n && * n> 0; i++) {
         char *changed;
         size_t len = 0;
-        const ca_status st = apply(&normalizer->steps[i], first, *text, *n, &changed, &len);
+        ca_status st = apply(&normalizer->steps[i], first, max, *text, *n, &changed, &len);
+        if (st == CA_OK && changed) st = check_size(len, max);
         if (st == CA_OK && !changed) continue;
         free(*owned);
         *owned = changed;

@@ -8,6 +8,8 @@
 
 enum { CA_NORM_STEPS = 8, CA_NORM_BYTES = 32 };
 
+#define CA_MAX_TEXT ((size_t)INT32_MAX) /* of text to tokenize: positions inside a piece are 32 bits wide */
+
 typedef struct ca_short_text {
     char data[CA_NORM_BYTES];
     size_t len;
@@ -35,7 +37,8 @@ bool ca_normalizer_add(ca_normalizer *normalizer, const ca_norm_step *step);
 /* Length of text with every `from` replaced, leftmost first; writes it unless out is NULL. */
 size_t ca_replace(const char *text, size_t n, const ca_short_text *from, const ca_short_text *to, char *out);
 
-/* Points *text and *n to the normalized text. *owned: the memory to free, NULL when nothing was copied. text is valid UTF-8. */
-ca_status ca_normalize(const ca_normalizer *normalizer, bool first, const char **text, size_t *n, char **owned);
+/* Points *text and *n to the normalized text. *owned: the memory to free, NULL when nothing was copied. text is valid UTF-8.
+ * CA_E_ARG when a step makes more than max bytes: each makes up to 32 times what it gets, so that a few make any memory too small. */
+ca_status ca_normalize(const ca_normalizer *normalizer, bool first, size_t max, const char **text, size_t *n, char **owned);
 
 #endif

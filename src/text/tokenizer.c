@@ -10,9 +10,6 @@
 #include "text/tokenizer_hf.h"
 #include "text/utf8.h"
 
-/* Positions inside a piece are 32 bits wide. */
-static const size_t max_text = INT32_MAX;
-
 void ca_free(void *p)
 {
     free(p);
@@ -93,9 +90,7 @@ static ca_status encode_words(coder *c, const char *text, size_t n, bool first)
 {
     char *owned;
     size_t from = 0, to = 0;
-    ca_status st = ca_normalize(&c->tok->prefix, first, &text, &n, &owned);
-    if (st == CA_OK && n > max_text)
-        st = ca_fail(CA_E_ARG, "tokenize: the text has %zu bytes when normalized, at most %zu can be read at once", n, max_text);
+    ca_status st = ca_normalize(&c->tok->prefix, first, CA_MAX_TEXT, &text, &n, &owned);
     if (st == CA_OK) st = ca_splitter_start(&c->splitter, text, n);
     while (st == CA_OK && (st = ca_splitter_next(&c->splitter, &from, &to)) == CA_OK && from < to) {
         for (size_t end; st == CA_OK && from < to; from = end) {
@@ -173,7 +168,7 @@ static ca_status encode_added(coder *c, const ca_added *set, const char *text, s
 static ca_status encode_text(coder *c, const char *text, size_t n, bool first)
 {
     char *owned;
-    ca_status st = ca_normalize(&c->tok->normalizer, first, &text, &n, &owned);
+    ca_status st = ca_normalize(&c->tok->normalizer, first, CA_MAX_TEXT, &text, &n, &owned);
     if (st == CA_OK) st = encode_added(c, &c->tok->added[1], text, n, first, encode_words);
     free(owned);
     return st;
@@ -195,8 +190,8 @@ ca_status ca_tokenize(const ca_tokenizer *tok, const char *text, size_t n, unsig
     c->tok = c->bpe.tok = tok;
     c->wanted = CA_TOKEN_ADDED | (flags & CA_TOK_PARSE_SPECIAL ? CA_TOKEN_SPECIAL : 0);
     CA_TRY_GOTO(repair(&text, &n, &owned), done);
-    if (n > max_text) {
-        st = ca_fail(CA_E_ARG, "tokenize: the text has %zu bytes, at most %zu can be read at once", n, max_text);
+    if (n > CA_MAX_TEXT) {
+        st = ca_fail(CA_E_ARG, "tokenize: the text has %zu bytes, at most %zu can be read at once", n, CA_MAX_TEXT);
         goto done;
     }
     CA_TRY_GOTO(ca_splitter_open(&tok->pretok, &c->splitter), done);

@@ -1,6 +1,7 @@
 #include "text/vocab.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -480,7 +481,12 @@ static ca_status add_normalized(ca_vocab_build *build, ca_added *set, uint32_t i
     const char *text = build->names[id].data;
     size_t n = build->names[id].len;
     char *owned;
-    ca_status st = ca_normalize(&build->tok->normalizer, true, &text, &n, &owned);
+    ca_status st = ca_normalize(&build->tok->normalizer, true, MAX_ADDED_BYTES, &text, &n, &owned);
+    if (st != CA_OK) {
+        char why[256];
+        (void)snprintf(why, sizeof why, "%s", ca_last_error());
+        st = ca_fail(st == CA_E_ARG ? CA_E_UNSUPPORTED : st, "%s: special token %u: %s", build->file, id, why);
+    }
     if (st == CA_OK) st = check_added(build, id, (ca_str){ text, n });
     const bool kept = st == CA_OK && n > 0;
     char *bytes = kept ? realloc(set->bytes, *n_bytes + n) : NULL;

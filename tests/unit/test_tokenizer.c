@@ -11,6 +11,7 @@
 
 #include <compactattn/tokenizer.h>
 
+#include "text/normalize.h"
 #include "text/tokenizer_gguf.h"
 #include "text/tokenizer_hf.h"
 #include "text/utf8.h"
@@ -394,6 +395,36 @@ static void test_normalized_names(void **state)
     ca_tokenizer_close(tok);
 }
 
+/* Steps that make much of little are stopped before memory is taken for it. */
+static void test_growing_steps(void **state)
+{
+    (void)state;
+    ca_normalizer growing = { .n = CA_NORM_STEPS };
+    for (size_t i = 0; i < growing.n; i++) {
+        growing.steps[i].kind = CA_NORM_REPLACE;
+        assert_true(ca_short_text_set(&growing.steps[i].from, "a", 1));
+        assert_true(ca_short_text_set(&growing.steps[i].to, "aaaaaaaa", i < 4 ? 8 : 1));
+    }
+    for (size_t max = 8191; max <= 8192; max++) {
+        const char *text = "aa";
+        size_t n = 2;
+        char *owned;
+        const ca_status st = ca_normalize(&growing, true, max, &text, &n, &owned);
+        assert_int_equal(st, max == 8192 ? CA_OK : CA_E_ARG);
+        if (st == CA_OK)
+            assert_int_equal(n, 8192);
+        else
+            assert_non_null(strstr(ca_last_error(), "8192 bytes when normalized, at most 8191"));
+        free(owned);
+    }
+    /* U+0958 is three bytes, and six in form C. */
+    const char *text = "\xe0\xa5\x98";
+    size_t n = 3;
+    char *owned;
+    assert_int_equal(ca_normalize(&(ca_normalizer){ { { .kind = CA_NORM_NFC } }, 1 }, true, 5, &text, &n, &owned), CA_E_ARG);
+    free(owned);
+}
+
 static char *read_text(const char *path, size_t *n)
 {
     FILE *file = fopen(path, "rb");
@@ -564,6 +595,7 @@ static void test_damaged_json(void **state)
 #define DEC(x) "{\"type\":\"Fuse\"}", x
 #define POST(x) "\"post_processor\":null", "\"post_processor\":" x
 #define MODEL(x) "\"type\":\"BPE\"", "\"type\":\"BPE\"," x
+#define A32 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
     static const struct {
         const char *from, *to;
         ca_status status;
@@ -604,6 +636,10 @@ static void test_damaged_json(void **state)
         { NORM("{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a\"},\"content\":\"\"}"), CA_E_UNSUPPORTED, "Replace by Regex" },
         { NORM("{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"\"}"), CA_E_FORMAT, "'String'" },
         { NORM("{\"type\":\"Prepend\",\"prepend\":\"0123456789012345678901234567890123\"}"), CA_E_UNSUPPORTED, "has 34 bytes" },
+        { "}],\"normalizer\":null",
+          "},{\"id\":5,\"content\":\"" A32 "\",\"normalized\":true}],\"normalizer\":{\"type\":\"Replace\",\"pattern\":"
+          "{\"String\":\"a\"},\"content\":\"" A32 "\"}",
+          CA_E_UNSUPPORTED, "special token 5: tokenize: the text has 1024 bytes when normalized, at most 512" },
         { PRE("{\"type\":\"Whitespace\"}"), CA_E_UNSUPPORTED, "pre_tokenizer: 'Whitespace' is not supported; known: Split" },
         { PRE("{\"type\":\"ByteLevel\"}"), CA_E_UNSUPPORTED, "decoder: 'ByteLevel'" },
         { PRE("{\"type\":\"Split\"}"), CA_E_FORMAT, "'String'" },
@@ -1364,6 +1400,7 @@ int main(void)
 #endif
         cmocka_unit_test(test_steps),
         cmocka_unit_test(test_normalized_names),
+        cmocka_unit_test(test_growing_steps),
         cmocka_unit_test(test_folders),
         cmocka_unit_test(test_folder_files),
         cmocka_unit_test(test_damaged_json),

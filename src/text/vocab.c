@@ -12,6 +12,10 @@
 enum { MAX_ADDED_BYTES = 512 };
 /* A token with a score is tried at every place where it can be cut in two. */
 enum { MAX_SCORED_BYTES = 512 };
+/* Places of a hash table where an entry may be. Real vocabularies need less than 50; more are needed by files that were made for it,
+ * which would take time of their size squared. */
+enum { MAX_PROBES = 256 };
+#define NO_SLOT SIZE_MAX
 
 /* Control tokens of these names end a turn, whatever the file's EOS is. */
 static const char *const end_names[] = { "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<end_of_turn>", "<|end_of_text|>" };
@@ -53,31 +57,43 @@ static size_t table_slots(size_t n)
     return slots;
 }
 
-/* Hash table of strings: slot -> index + 1. Returns the slot that holds s, or the empty one where it belongs. */
+/* Hash table of strings: slot -> index + 1. Returns the slot that holds s, or the empty one where it belongs, or NO_SLOT. */
 static size_t str_slot(const uint32_t *table, size_t mask, const ca_str *strs, ca_str s)
 {
-    size_t at = (size_t)(ca_text_hash(s.data, s.len) >> 20) & mask;
-    while (table[at] != 0 && !str_equal(strs[table[at] - 1], s)) at = (at + 1) & mask;
-    return at;
+    const size_t home = (size_t)(ca_text_hash(s.data, s.len) >> 20);
+    for (size_t i = 0; i < MAX_PROBES; i++) {
+        const size_t at = (home + i) & mask;
+        if (table[at] == 0 || str_equal(strs[table[at] - 1], s)) return at;
+    }
+    return NO_SLOT;
+}
+
+/* Index of s, -1 when it is not in the table. */
+static int64_t str_find(const uint32_t *table, size_t mask, const ca_str *strs, ca_str s)
+{
+    const size_t at = str_slot(table, mask, strs, s);
+    return at == NO_SLOT ? -1 : (int64_t)table[at] - 1;
 }
 
 static size_t merge_slot(const ca_merge *merges, size_t mask, uint32_t left, uint32_t right)
 {
     const uint64_t hash = ((uint64_t)left << 32 | right) * 0x9E3779B97F4A7C15U;
-    size_t at = (size_t)(hash >> 32) & mask;
-    while (merges[at].rank != UINT32_MAX && (merges[at].left != left || merges[at].right != right)) at = (at + 1) & mask;
-    return at;
+    for (size_t i = 0; i < MAX_PROBES; i++) {
+        const size_t at = ((size_t)(hash >> 32) + i) & mask;
+        if (merges[at].rank == UINT32_MAX || (merges[at].left == left && merges[at].right == right)) return at;
+    }
+    return NO_SLOT;
 }
 
 const ca_merge *ca_vocab_merge(const ca_tokenizer *tok, uint32_t left, uint32_t right)
 {
-    const ca_merge *merge = &tok->merges[merge_slot(tok->merges, tok->merge_mask, left, right)];
-    return merge->rank == UINT32_MAX ? NULL : merge;
+    const size_t at = merge_slot(tok->merges, tok->merge_mask, left, right);
+    return at == NO_SLOT || tok->merges[at].rank == UINT32_MAX ? NULL : &tok->merges[at];
 }
 
 int64_t ca_vocab_piece(const ca_tokenizer *tok, const char *text, size_t n)
 {
-    return (int64_t)tok->pieces[str_slot(tok->pieces, tok->piece_mask, tok->piece, (ca_str){ text, n })] - 1;
+    return str_find(tok->pieces, tok->piece_mask, tok->piece, (ca_str){ text, n });
 }
 
 /* First of tokens[from..to) whose byte at depth is at least `byte`; all of them are longer than depth and sorted by it. */
@@ -160,9 +176,16 @@ ca_status ca_vocab_no_memory(const ca_vocab_build *build)
     return ca_fail(CA_E_MEMORY, "%s: no memory for the tokenizer", build->file);
 }
 
+static ca_status too_many_collide(const ca_vocab_build *build, const char *list)
+{
+    return ca_fail(CA_E_FORMAT,
+                   "%s: %s: the hashes of more than %d entries collide, as in no vocabulary made for use; get another file",
+                   build->file, list, MAX_PROBES);
+}
+
 int64_t ca_vocab_find(const ca_vocab_build *build, ca_str name)
 {
-    return (int64_t)build->by_name[str_slot(build->by_name, build->by_name_mask, build->names, name)] - 1;
+    return str_find(build->by_name, build->by_name_mask, build->names, name);
 }
 
 ca_status ca_vocab_begin(ca_vocab_build *build, size_t n)
@@ -191,6 +214,7 @@ ca_status ca_vocab_index(ca_vocab_build *build)
     for (uint32_t id = 0; id < n; id++) {
         if (!(build->tok->flags[id] & CA_TOKEN_NAMED)) continue;
         const size_t at = str_slot(build->by_name, build->by_name_mask, build->names, build->names[id]);
+        if (at == NO_SLOT) return too_many_collide(build, build->list);
         if (build->by_name[at] != 0)
             return ca_fail(CA_E_FORMAT, "%s: %s: '%s' is there twice, as token %u and %u", build->file, build->list,
                            CA_SHOW(build->names[id]), build->by_name[at] - 1, id);
@@ -317,6 +341,7 @@ static ca_status index_pieces(ca_vocab_build *build)
     for (uint32_t id = 0; id < tok->n_tokens; id++) {
         if (!(tok->flags[id] & CA_TOKEN_ORDINARY) || tok->piece[id].len == 0) continue;
         const size_t at = str_slot(tok->pieces, tok->piece_mask, tok->piece, tok->piece[id]);
+        if (at == NO_SLOT) return too_many_collide(build, build->list);
         if (tok->pieces[at] == 0) tok->pieces[at] = id + 1;
     }
     return CA_OK;
@@ -348,9 +373,12 @@ ca_status ca_vocab_merges(ca_vocab_build *build, size_t n)
     return CA_OK;
 }
 
-static void put_merge(ca_tokenizer *tok, ca_merge merge)
+static ca_status put_merge(const ca_vocab_build *build, ca_merge merge)
 {
-    tok->merges[merge_slot(tok->merges, tok->merge_mask, merge.left, merge.right)] = merge;
+    const size_t at = merge_slot(build->tok->merges, build->tok->merge_mask, merge.left, merge.right);
+    if (at == NO_SLOT) return too_many_collide(build, build->merges);
+    build->tok->merges[at] = merge;
+    return CA_OK;
 }
 
 ca_status ca_vocab_add_merge(ca_vocab_build *build, size_t rank, ca_str left, ca_str right)
@@ -371,7 +399,7 @@ ca_status ca_vocab_add_merge(ca_vocab_build *build, size_t rank, ca_str left, ca
             ids[i] = (uint32_t)id;
     }
     if (joined != buf) free(joined);
-    if (st == CA_OK) put_merge(build->tok, (ca_merge){ ids[0], ids[1], (uint32_t)rank, ids[2] });
+    if (st == CA_OK) st = put_merge(build, (ca_merge){ ids[0], ids[1], (uint32_t)rank, ids[2] });
     return st;
 }
 
@@ -387,20 +415,20 @@ static int compare_scored(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-/* Merges that make one token, put in the table when `put`; the number of them. */
-static size_t merges_of(ca_tokenizer *tok, uint32_t id, uint32_t rank, bool put)
+/* Merges that make one token: counted, and put in the table when they have a rank. */
+static ca_status merges_of(const ca_vocab_build *build, uint32_t id, const uint32_t *rank, size_t *n)
 {
+    const ca_tokenizer *tok = build->tok;
     const ca_str piece = tok->piece[id];
-    size_t n = 0;
     for (size_t i = 1; i < piece.len; i++) {
         if (((unsigned char)piece.data[i] & 0xc0) == 0x80) continue; /* inside a character */
         const int64_t left = ca_vocab_piece(tok, piece.data, i);
         const int64_t right = left < 0 ? -1 : ca_vocab_piece(tok, piece.data + i, piece.len - i);
         if (right < 0) continue;
-        if (put) put_merge(tok, (ca_merge){ (uint32_t)left, (uint32_t)right, rank, id });
-        n++;
+        if (rank) CA_TRY(put_merge(build, (ca_merge){ (uint32_t)left, (uint32_t)right, *rank, id }));
+        ++*n;
     }
-    return n;
+    return CA_OK;
 }
 
 ca_status ca_vocab_merges_by_score(ca_vocab_build *build, const float *scores)
@@ -418,7 +446,7 @@ ca_status ca_vocab_merges_by_score(ca_vocab_build *build, const float *scores)
                          tok->piece[id].len, MAX_SCORED_BYTES);
         else if (tok->flags[id] & CA_TOKEN_ORDINARY) {
             order[n++] = (scored){ scores[id], id };
-            n_merges += merges_of(tok, id, 0, false);
+            st = merges_of(build, id, NULL, &n_merges);
         }
     }
     if (st == CA_OK) {
@@ -428,7 +456,7 @@ ca_status ca_vocab_merges_by_score(ca_vocab_build *build, const float *scores)
     uint32_t rank = 0; /* equal scores have equal ranks: the leftmost goes first */
     for (size_t i = 0; i < n && st == CA_OK; i++) {
         rank += i > 0 && order[i].score < order[i - 1].score;
-        (void)merges_of(tok, order[i].id, rank, true);
+        st = merges_of(build, order[i].id, &rank, &n_merges);
     }
     free(order);
     return st;

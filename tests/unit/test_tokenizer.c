@@ -1288,6 +1288,57 @@ static void test_nfc(void **state)
 
 /* ---- damaged vocabularies ---- */
 
+/* Names and merges whose hashes collide, found by running the hash functions of text/vocab.c backwards or by trying: refused, because
+ * reading many of them would take time of their number squared. */
+static void expect_collision(vocab *v, const char *list)
+{
+    ca_tokenizer *tok;
+    assert_int_equal(open_vocab(v, &tok), CA_E_FORMAT);
+    if (!strstr(ca_last_error(), list) || !strstr(ca_last_error(), "collide")) fail_msg("%s", ca_last_error());
+}
+
+static void test_hostile_names(void **state)
+{
+    (void)state;
+    const uint64_t factor = 0xD6E8FEB86659FD93U, start = 0x9E3779B97F4A7C15U ^ 8;
+    uint64_t inverse = factor; /* each step doubles the bits that are right */
+    for (int i = 0; i < 6; i++) inverse *= 2 - factor * inverse;
+    for (size_t n = 100; n <= 300; n += 200) {
+        vocab v = vocab_new("gpt-2");
+        v.no_types = true;
+        for (uint64_t i = 0; i < n; i++) {
+            uint64_t h = (i << 44) * inverse; /* the table uses bits 20 and up */
+            h ^= h >> 32;
+            const uint64_t name = h * inverse ^ start;
+            (void)vocab_token_n(&v, (const char *)&name, sizeof name, TOKEN_NORMAL);
+        }
+        if (n > 256)
+            expect_collision(&v, "tokenizer.ggml.tokens");
+        else
+            ca_tokenizer_close(vocab_tokenizer(&v));
+    }
+}
+
+static void test_hostile_merges(void **state)
+{
+    (void)state;
+    enum { N = 400, SLOTS = 1024, WINDOW = 8 };
+    static char name[2 * N];
+    memset(name, 'a', sizeof name);
+    vocab v = vocab_new("gpt-2");
+    v.no_types = true;
+    for (size_t i = 0; i < N; i++) (void)vocab_token_n(&v, name, i + 1, TOKEN_NORMAL);
+    for (uint64_t left = 0; left < N; left++)
+        for (uint64_t right = 0; left + right + 1 < N && v.n_merges < SLOTS / 2 - 1; right++) {
+            if (((left << 32 | right) * 0x9E3779B97F4A7C15U >> 32) % SLOTS >= WINDOW) continue;
+            char line[2 * N];
+            (void)snprintf(line, sizeof line, "%.*s %.*s", (int)left + 1, name, (int)right + 1, name);
+            vocab_merge(&v, line);
+        }
+    assert_true(v.n_merges > SLOTS / 4 + 64);
+    expect_collision(&v, "tokenizer.ggml.merges");
+}
+
 enum { NO_TYPES = 1, NO_MERGES = 2, TYPE_TOO_MANY = 4, EMPTY = 8 };
 
 static void test_damaged_vocabularies(void **state)
@@ -1416,6 +1467,8 @@ int main(void)
         cmocka_unit_test(test_hostile_lengths),
         cmocka_unit_test(test_hostile_blanks),
         cmocka_unit_test(test_nfc),
+        cmocka_unit_test(test_hostile_names),
+        cmocka_unit_test(test_hostile_merges),
         cmocka_unit_test(test_damaged_vocabularies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

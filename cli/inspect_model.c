@@ -11,6 +11,7 @@
 /* Everything is collected as JSON first; the tables are printed from it. */
 struct contents {
     json_t *metadata, *tensors;
+    const char *architecture; /* NULL: not given */
     uint64_t n_params, tensor_bytes;
     bool failed; /* memory is short */
 };
@@ -58,9 +59,9 @@ static const char *metadata_value(const struct contents *contents, const char *k
 /* Keys that start with the architecture's name are the model's hyper-parameters. */
 static bool is_hyper_parameter(const struct contents *contents, const json_t *entry)
 {
-    const char *architecture = metadata_value(contents, "general.architecture"), *key = field(entry, "key");
-    const size_t length = architecture ? strlen(architecture) : 0;
-    return length > 0 && strncmp(key, architecture, length) == 0 && key[length] == '.';
+    const char *key = field(entry, "key");
+    const size_t length = contents->architecture ? strlen(contents->architecture) : 0;
+    return length > 0 && strncmp(key, contents->architecture, length) == 0 && key[length] == '.';
 }
 
 /* A value cut to what a line can show; whole UTF-8 characters only. */
@@ -133,10 +134,10 @@ static bool print_tensors(const struct contents *contents)
 
 static int print_tables(const char *path, const struct contents *contents)
 {
-    const char *name = metadata_value(contents, "general.name"), *architecture = metadata_value(contents, "general.architecture");
+    const char *name = metadata_value(contents, "general.name");
     printf("%s\n%s, architecture %s, %zu tensors, %" PRIu64 " parameters, %.1f MiB of tensors\n\nHyper-parameters\n", path,
-           name ? name : "no name", architecture ? architecture : "not given", json_array_size(contents->tensors),
-           contents->n_params, (double)contents->tensor_bytes / (1 << 20));
+           name ? name : "no name", contents->architecture ? contents->architecture : "not given",
+           json_array_size(contents->tensors), contents->n_params, (double)contents->tensor_bytes / (1 << 20));
     bool ok = print_metadata(contents, true);
     puts("\nMetadata");
     ok = ok && print_metadata(contents, false);
@@ -155,10 +156,9 @@ static int print_contents_json(const char *path, const struct contents *contents
             json_object_set(hyper, strchr(field(entry, "key"), '.') + 1, json_object_get(entry, "value"));
     }
     return json_print(json_pack("{s:o, s:o, s:o, s:I, s:I, s:o, s:O, s:O}", "file", json_text(path), "architecture",
-                                json_text(metadata_value(contents, "general.architecture")), "name",
-                                json_text(metadata_value(contents, "general.name")), "n_params", (json_int_t)contents->n_params,
-                                "tensor_bytes", (json_int_t)contents->tensor_bytes, "hyper_parameters", hyper, "metadata",
-                                contents->metadata, "tensors", contents->tensors));
+                                json_text(contents->architecture), "name", json_text(metadata_value(contents, "general.name")),
+                                "n_params", (json_int_t)contents->n_params, "tensor_bytes", (json_int_t)contents->tensor_bytes,
+                                "hyper_parameters", hyper, "metadata", contents->metadata, "tensors", contents->tensors));
 }
 
 static int run(const struct options *options)
@@ -167,6 +167,7 @@ static int run(const struct options *options)
     const ca_file_visitor visitor = { &contents, collect_meta, collect_tensor };
     const ca_status status = ca_model_inspect(options->model, &visitor);
     int code = EXIT_DONE;
+    contents.architecture = metadata_value(&contents, "general.architecture");
     if (status != CA_OK)
         code = fail_library(status);
     else if (contents.failed)

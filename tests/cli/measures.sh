@@ -71,6 +71,14 @@ printed '^token_embd.weight  *Q[48]_[01]  *576 x 49152 '
 accept inspect model -m "$MODEL" --json
 printed '"architecture": "llama"'
 printed '"block_count": "30"'
+# 2^17 keys: 8 bytes of length, the name, u32 7 for bool, true. This would run for hours if each looked at all others.
+{
+    printf 'GGUF\003\0\0\0\0\0\0\0\0\0\0\0\0\0\002\0\0\0\0\0'
+    seq -f 'LZZZZZZZ%08.0fBZZZT' 131072 | tr -d '\n' | tr 'LZBT' '\010\000\007\001'
+    head -c 64 /dev/zero
+} >"$work/keys.gguf"
+accept inspect model -m "$work/keys.gguf"
+printed '^00131072  *bool  *true'
 
 accept doctor
 printed '^  scalar '

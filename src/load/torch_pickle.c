@@ -30,7 +30,7 @@ typedef struct machine {
     size_t op; /* offset of the opcode being executed */
     values stack, memo, items;
     values entries; /* of all dicts, three values each: dict, key, value */
-    size_t n_dicts, n_tensors, cap_tensors, cap_storages;
+    size_t n_dicts, n_tensors, n_loads, cap_tensors, cap_storages;
     ca_torch_tensor *tensors; /* not named yet */
     ca_torch_pickle *out;
 } machine;
@@ -232,10 +232,14 @@ static ca_status get(machine *m, size_t slot)
     return append(m, &m->stack, m->memo.v[slot]);
 }
 
-/* ('storage', type, key, device, number of elements) -> a storage; the device does not matter. */
+/* ('storage', type, key, device, number of elements) -> a storage; the device does not matter. Each looks through the storages that
+ * are known, so there may be no more loads than tensors, which need one each. */
 static ca_status load_storage(machine *m)
 {
     const value *id;
+    if (m->n_loads++ == MAX_TENSORS)
+        return refuse_as(m, CA_E_UNSUPPORTED, "more than %d loads of a storage, far above what a checkpoint of gates needs",
+                         MAX_TENSORS);
     CA_TRY(top(m, 1, &id));
     CA_TRY(expect(m, *id, TUPLE, "a persistent id"));
     const value *part = id->n == 5 ? m->items.v + id->at : NULL;

@@ -324,13 +324,31 @@ static void bounds_what_it_keeps(void **state)
     free(bytes);
 }
 
+/* The same storage is loaded again and again: as often as there may be tensors. */
+static void bounds_loads(void **state)
+{
+    (void)state;
+    enum { N = 1 << 14 };
+    static const char first[] = "(" STR("\7", "storage") KIND("Float") STR("\1", "0") STR("\3", "cpu") "K\4tq\1Q";
+    static char bytes[sizeof first + 3 * N + 1];
+    memcpy(bytes, first, sizeof first - 1);
+    for (size_t i = 0; i < N; i++) memcpy(bytes + sizeof first - 1 + 3 * i, i + 1 < N ? "h\1Q" : ".", i + 1 < N ? 3 : 1);
+    ca_torch_pickle p;
+    size_t len = sizeof first - 1 + 3 * (N - 1) + 1;
+    assert_int_equal(read_copy(bytes, len, &p), CA_E_FORMAT);
+    assert_non_null(strstr(ca_last_error(), "ends with 16384 values"));
+    memcpy(bytes + len - 1, "h\1Q.", 4);
+    assert_int_equal(read_copy(bytes, len + 3, &p), CA_E_UNSUPPORTED);
+    assert_non_null(strstr(ca_last_error(), "more than 16384 loads"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_views_of_one_storage), cmocka_unit_test(reads_every_type_and_shape),
         cmocka_unit_test(refuses_bad_files),          cmocka_unit_test(refuses_a_damaged_storage),
         cmocka_unit_test(reads_and_refuses_pickles),  cmocka_unit_test(refuses_every_truncation),
-        cmocka_unit_test(bounds_what_it_keeps),
+        cmocka_unit_test(bounds_what_it_keeps),       cmocka_unit_test(bounds_loads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

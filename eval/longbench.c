@@ -44,22 +44,29 @@ static int choice_after(const char *at)
     return letter(at + (*at == '('));
 }
 
-/* \s*\(?\b([A-D])\b\)? behind a phrase that ends in a letter (word) or not. */
-static int lone_choice_after(const char *end, bool word)
+/* \(?\b([A-D])\b\)? behind something that ends in a letter (word) or not. */
+static int lone_choice(const char *at, bool word)
 {
-    const char *at = skip_space(end);
-    at += *at == '(';
-    return (at > end || !word) && letter(at) && !is_word(at + 1) ? letter(at) : 0;
+    const bool open = *at == '(';
+    at += open;
+    return (open || !word) && letter(at) && !is_word(at + 1) ? letter(at) : 0;
 }
 
 static int second_rule(const char *text)
 {
     static const char *const phrases[] = { "correct answer is", "answer is", "answer:" };
+    const char *read = text; /* lines that start before this place are blank, and what follows them was no choice */
     for (const char *at = text;; at++) {
         int found = 0;
-        for (size_t i = 0; i < sizeof phrases / sizeof *phrases && !found; i++)
-            if (starts(at, phrases[i])) found = lone_choice_after(at + strlen(phrases[i]), i < 2);
-        if (!found && (at == text || at[-1] == '\n')) found = lone_choice_after(at, false);
+        for (size_t i = 0; i < sizeof phrases / sizeof *phrases && !found; i++) {
+            if (!starts(at, phrases[i])) continue;
+            const char *end = at + strlen(phrases[i]), *next = skip_space(end);
+            found = lone_choice(next, i < 2 && next == end);
+        }
+        if (!found && at >= read && (at == text || at[-1] == '\n')) {
+            read = skip_space(at);
+            found = lone_choice(read, false);
+        }
         if (found || !*at) return found;
     }
 }

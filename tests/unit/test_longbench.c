@@ -56,6 +56,20 @@ static void test_choices(void **state)
     }
 }
 
+/* Blank lines before what is no choice: this would run for hours if each of them read all that follow. */
+static void test_blank_lines(void **state)
+{
+    (void)state;
+    enum { N = 1 << 22 };
+    static char response[N + 16];
+    response[0] = 'x'; /* white space in front is taken off */
+    for (size_t i = 1; i < N; i++) response[i] = i % 4 ? '\n' : '\t';
+    memcpy(response + N, "x\n \n", 4);
+    assert_int_equal(longbench_choice(response, false), 0);
+    memcpy(response + N + 4, "(c)", 3);
+    assert_int_equal(longbench_choice(response, false), 'C');
+}
+
 static const char *add(struct longbench_scores *scores, const char *row, bool official)
 {
     json_t *json = json_loads(row, 0, NULL);
@@ -115,6 +129,7 @@ static void test_summaries(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_choices), cmocka_unit_test(test_summaries) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_choices), cmocka_unit_test(test_blank_lines),
+                                        cmocka_unit_test(test_summaries) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

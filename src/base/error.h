@@ -4,7 +4,7 @@
 
 #include <compactattn/base.h>
 
-/* Sets the calling thread's message. One line, no newline. */
+/* Sets the calling thread's message. One line, no newline; a long one is cut in the middle. */
 void ca_set_message(const char *fmt, ...) CA_PRINTF(1, 2);
 
 /* ca_fail(status, fmt, ...) sets the message and is the status: a macro, so that compilers and analyzers see that it is not CA_OK. */

@@ -14,6 +14,8 @@ for model in "$no" "$work" "$work/empty.gguf" "$work/text.gguf" "$work/cut20.ggu
     refuse 1 "$model" run -m "$model" -p hello
     refuse 1 "$model" inspect model -m "$model"
 done
+name=$(printf '%0200d' 0)
+refuse 1 "No such file" inspect model -m "$work/$name/$name/$name/$name.gguf"
 for model in "$no" "$work/text.gguf" "$work/cut1m.gguf"; do
     refuse 1 "$model" bench prefill -m "$model"
     refuse 1 "$model" logits -m "$model" --tokens "$work/ids.npy" --out "$work/out.npy"

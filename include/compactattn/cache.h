@@ -89,7 +89,7 @@ CA_API ca_status ca_page_read(const ca_cache *cache, uint32_t page, float *k, fl
 /* Mean key of a page, f32 [head_dim], over the tokens it has. CA_E_ARG when the cache keeps no mean keys. */
 CA_API ca_status ca_page_mean_k(const ca_cache *cache, uint32_t page, float *mean);
 
-/* Copies the keys and values of tokens (ascending positions, fewer than gather_tokens) of one KV head into scratch pages, which stay
+/* Copies the keys and values of tokens (ascending positions, gather_tokens at most) of one KV head into scratch pages, which stay
  * valid until the next gather of that KV head. Queries at or after the last of them see all of them.
  * pages   receives ceil(n / page_tokens) ids.                                                                       caller's
  * Not thread-safe for the same KV head. CA_E_ARG when tokens are not in the cache, CA_E_FULL when there are too many. */

@@ -273,6 +273,14 @@ static void bad_gathers(void **state)
     assert_non_null(strstr(ca_last_error(), "created for 0"));
     assert_int_equal(ca_cache_gather(cache, 0, 0, 0, &token, 0, pages), CA_OK); /* nothing to gather */
     ca_cache_destroy(cache);
+
+    const uint32_t tokens[] = { 1, 3, 4 };
+    large.gather_tokens = 2;
+    must(ca_cache_create(&large, &cache), "cache");
+    must(ca_cache_append(cache, 0, 0, &(ca_kv){ .k = zeros, .v = zeros }, 5), "append");
+    must(ca_cache_gather(cache, 0, 0, 0, tokens, 2, pages), "gather"); /* as many as it was created for */
+    assert_int_equal(ca_cache_gather(cache, 0, 0, 0, tokens, 3, pages), CA_E_FULL);
+    ca_cache_destroy(cache);
 }
 
 /* More gathered pages than the past has are refused. */

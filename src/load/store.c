@@ -9,10 +9,10 @@
 #include <unistd.h>
 
 #include "base/arith.h"
-#include "base/mapfile.h"
+#include "load/json_file.h"
 #include "load/safetensors.h"
 
-enum { MAX_DIMS = 4, MAX_JSON = 64 << 20 };
+enum { MAX_DIMS = 4 };
 
 typedef struct stored {
     ca_tensor tensor; /* first: a tensor's address is its entry's */
@@ -174,25 +174,6 @@ static ca_status open_gguf(ca_store *s)
 
 /* ---- Hugging Face folder ---- */
 
-static ca_status load_json(const char *path, json_t **out)
-{
-    ca_mapfile map;
-    json_error_t error;
-    CA_TRY(ca_mapfile_open(path, &map));
-    ca_status st = CA_OK;
-    if (map.size > MAX_JSON)
-        CA_TRY_GOTO(ca_fail(CA_E_FORMAT, "%s: has %zu bytes, at most %d are read", path, map.size, MAX_JSON), done);
-    *out = json_loadb(map.data, map.size, JSON_REJECT_DUPLICATES, &error);
-    if (*out == NULL)
-        st = ca_fail(json_error_code(&error) == json_error_out_of_memory ? CA_E_MEMORY : CA_E_FORMAT, "%s: line %d: %s", path,
-                     error.line, error.text);
-    else if (!json_is_object(*out))
-        st = ca_fail(CA_E_FORMAT, "%s: is no JSON object", path);
-done:
-    ca_mapfile_close(&map);
-    return st;
-}
-
 static ca_status open_shard(ca_store *s, const char *name)
 {
     char *path;
@@ -222,7 +203,7 @@ static ca_status open_shards(ca_store *s, const char *index_path)
 {
     const char *name;
     json_t *index = NULL, *value;
-    ca_status st = load_json(index_path, &index);
+    ca_status st = ca_json_file_read(index_path, &index);
     if (st == CA_OK) {
         s->map = json_incref(json_object_get(index, "weight_map"));
         if (!json_is_object(s->map) || json_object_size(s->map) == 0)
@@ -289,7 +270,7 @@ static ca_status open_folder(ca_store *s)
     CA_TRY(join(s->path, "config.json", &s->meta_path));
     if (access(s->meta_path, F_OK) != 0)
         return ca_fail(CA_E_IO, "%s: is a folder without config.json: give a GGUF file or a model's folder", s->path);
-    CA_TRY(load_json(s->meta_path, &s->config));
+    CA_TRY(ca_json_file_read(s->meta_path, &s->config));
     CA_TRY(open_weights(s));
     json_decref(s->map);
     s->map = NULL;
@@ -343,7 +324,7 @@ ca_status ca_store_open_config(const char *path, ca_store **out)
     ca_status st;
     CA_TRY_GOTO(keep_path(path, s), failed);
     CA_TRY_GOTO(is_folder(path) ? join(s->path, "config.json", &s->meta_path) : join(NULL, s->path, &s->meta_path), failed);
-    CA_TRY_GOTO(load_json(s->meta_path, &s->config), failed);
+    CA_TRY_GOTO(ca_json_file_read(s->meta_path, &s->config), failed);
     CA_TRY_GOTO(reserve(s, 0), failed);
     if (ends_with(s->path, "/config.json"))
         s->path[strlen(s->path) - strlen("/config.json")] = '\0';

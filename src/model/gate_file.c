@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/arith.h"
-#include "base/mapfile.h"
+#include "load/json_file.h"
 #include "load/safetensors.h"
 #include "load/torch_zip.h"
 #include "model/model.h"
@@ -271,17 +270,10 @@ static ca_status read_config(const char *pth, ca_gate_summary *s)
     if (!path) return ca_fail(CA_E_MEMORY, "%s: no memory to look for its config.json", pth);
     memcpy(path, pth, folder);
     memcpy(path + folder, file, sizeof file);
-    ca_mapfile map = { 0 };
     json_t *config = NULL;
     ca_status st = CA_OK;
     if (access(path, F_OK) != 0) goto done;
-    CA_TRY_GOTO(ca_mapfile_open(path, &map), done);
-    json_error_t error;
-    config = json_loadb(map.data, map.size, JSON_REJECT_DUPLICATES, &error);
-    if (!config) {
-        st = ca_fail(CA_E_FORMAT, "%s: line %d: %s", path, error.line, error.text);
-        goto done;
-    }
+    CA_TRY_GOTO(ca_json_file_read(path, &config), done);
     const json_t *type = json_object_get(config, "seerattn_gate_type"),
                  *block = json_object_get(config, "seerattn_gate_block_size");
     uint32_t q_pool, k_pool;
@@ -299,7 +291,6 @@ static ca_status read_config(const char *pth, ca_gate_summary *s)
     }
 done:
     json_decref(config);
-    ca_mapfile_close(&map);
     free(path);
     return st;
 }

@@ -427,6 +427,7 @@ static void converts_and_opens(void **state)
         const char *config, *says;
     } bad[] = {
         { "{", "config.json: line 1" },
+        { "[]", "config.json: is no JSON object" },
         { "{\"seerattn_gate_type\": 3}", "'seerattn_gate_type' is no string" },
         { "{\"seerattn_gate_type\": \"Kavg\"}", "config.json: gate type 'Kavg' is not of the form" },
         { "{\"seerattn_gate_block_size\": 0}", "'seerattn_gate_block_size' is no number" },
@@ -438,6 +439,9 @@ static void converts_and_opens(void **state)
         if (!strstr(ca_last_error(), bad[i].says)) fail_msg("row %zu: %s", i, ca_last_error());
         assert_int_equal(access(path, F_OK), -1);
     }
+    assert_int_equal(truncate(json, (64 << 20) + 1), 0);
+    assert_int_equal(ca_gate_convert(pth, path, NULL), CA_E_FORMAT);
+    assert_non_null(strstr(ca_last_error(), "config.json: has 67108865 bytes, at most 67108864 are read"));
     assert_int_equal(unlink(json), 0);
     assert_int_equal(unlink(pth), 0);
 }

@@ -9,6 +9,13 @@
 
 enum { TOLD = 5 }; /* bad lines of a file that are told one by one */
 
+/* Looks at the line only: under a sanitizer, strspn reads all that follows it. */
+static bool is_blank(const char *at, const char *end)
+{
+    while (at < end && (*at == ' ' || *at == '\t' || *at == '\r')) at++;
+    return at == end;
+}
+
 int dataset_lines(const char *path, const char *(*take)(void *user, size_t line, const json_t *row), void *user, size_t *n_bad)
 {
     char why[FILE_WHY], *text = NULL;
@@ -19,7 +26,7 @@ int dataset_lines(const char *path, const char *(*take)(void *user, size_t line,
         const char *end = memchr(at, '\n', (size_t)(last - at));
         if (!end) end = last;
         line++;
-        if (strspn(at, " \t\r") < (size_t)(end - at)) { /* not empty */
+        if (!is_blank(at, end)) {
             json_error_t error;
             json_t *row = json_loadb(at, (size_t)(end - at), JSON_REJECT_DUPLICATES, &error);
             const char *reason = !row ? error.text : !json_is_object(row) ? "not a JSON object" : take(user, line, row);
@@ -47,8 +54,29 @@ bool dataset_strings(const json_t *row, const char *key, const char ***out, size
     return *out;
 }
 
+enum { INDEX_KEY = 24 }; /* bytes */
+
+static const char *index_key(size_t index, char key[INDEX_KEY])
+{
+    snprintf(key, INDEX_KEY, "%zu", index);
+    return key;
+}
+
+bool dataset_knows(const json_t *seen, size_t index)
+{
+    char key[INDEX_KEY];
+    return json_object_get(seen, index_key(index, key));
+}
+
+bool dataset_remember(json_t *seen, size_t index)
+{
+    char key[INDEX_KEY];
+    return json_object_set_new(seen, index_key(index, key), json_true()) == 0;
+}
+
 struct reading {
     struct dataset *out;
+    json_t *seen;
     size_t cap;
     char why[64];
 };
@@ -71,13 +99,6 @@ static bool copy_outputs(const json_t *row, struct dataset_row *out)
     return copied;
 }
 
-static bool is_known(const struct dataset *dataset, size_t index)
-{
-    for (size_t i = 0; i < dataset->n_rows; i++)
-        if (dataset->rows[i].index == index) return true;
-    return false;
-}
-
 /* Upstream's rows have their answer's start in a field of its own, and an index that may be a position in the text. */
 static const char *take_row(void *user, size_t line, const json_t *row)
 {
@@ -89,7 +110,7 @@ static const char *take_row(void *user, size_t line, const json_t *row)
     if (!input || !*input) return "no text \"input\"";
     if (!prefix && (!json_is_integer(index) || json_integer_value(index) < 0)) return "no whole number \"index\"";
     struct dataset_row one = { .index = prefix ? line - 1 : (size_t)json_integer_value(index) };
-    if (is_known(out, one.index)) {
+    if (dataset_knows(reading->seen, one.index)) {
         snprintf(reading->why, sizeof reading->why, "index %zu is there already", one.index);
         return reading->why;
     }
@@ -104,7 +125,7 @@ static const char *take_row(void *user, size_t line, const json_t *row)
     const size_t n_input = strlen(input), n_prefix = prefix ? strlen(prefix) : 0;
     const bool has_outputs = copy_outputs(row, &one);
     one.input = has_outputs ? malloc(n_input + n_prefix + 1) : NULL;
-    if (!one.input) {
+    if (!one.input || !dataset_remember(reading->seen, one.index)) {
         free_row(&one);
         return has_outputs ? "no memory for the row" : "no list of texts \"outputs\"";
     }
@@ -117,9 +138,10 @@ static const char *take_row(void *user, size_t line, const json_t *row)
 
 int dataset_read(const char *path, struct dataset *out)
 {
-    struct reading reading = { .out = out };
+    struct reading reading = { .out = out, .seen = json_object() };
     *out = (struct dataset){ 0 };
     const int code = dataset_lines(path, take_row, &reading, &out->n_bad);
+    json_decref(reading.seen);
     if (code == EXIT_DONE && out->n_rows == 0)
         return fail("%s: %s", path, out->n_bad > 0 ? "no line can be used" : "holds no rows");
     return code;

@@ -29,6 +29,10 @@ void dataset_free(struct dataset *dataset);
  * object. Returns an exit code: only a file that cannot be read is an error. */
 int dataset_lines(const char *path, const char *(*take)(void *user, size_t line, const json_t *row), void *user, size_t *n_bad);
 
+/* Indexes of rows that were taken; seen is a JSON object. dataset_remember is false when memory is short. */
+bool dataset_knows(const json_t *seen, size_t index);
+bool dataset_remember(json_t *seen, size_t index);
+
 /* The key's array of strings, at least one; malloc'ed pointers to the row's own text. False when it is something else. */
 bool dataset_strings(const json_t *row, const char *key, const char ***out, size_t *n);
 

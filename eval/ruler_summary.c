@@ -158,6 +158,7 @@ static int find_lengths(struct results *all)
 
 struct reading {
     struct cell *cell;
+    json_t *seen;
     bool part;
     char why[64];
 };
@@ -182,8 +183,7 @@ static const char *take_answer(void *user, size_t line, const json_t *row)
                           .kept = number(row, "kept_fraction"),
                           .prefill_ms = number(row, "prefill_ms"),
                           .attention_ms = number(row, "attention_ms") };
-    for (size_t i = 0; i < cell->n; i++) {
-        if (cell->rows[i].index != one.index) continue;
+    if (dataset_knows(reading->seen, one.index)) {
         snprintf(reading->why, sizeof reading->why, "index %zu is there already", one.index);
         return reading->why;
     }
@@ -199,7 +199,7 @@ static const char *take_answer(void *user, size_t line, const json_t *row)
         struct answer *rows = realloc(cell->rows, cap * sizeof *rows);
         if (rows) cell->rows = rows, cell->cap = cap;
     }
-    if (one.score < 0 || cell->n == cell->cap) return "no memory for the row";
+    if (one.score < 0 || cell->n == cell->cap || !dataset_remember(reading->seen, one.index)) return "no memory for the row";
     cell->rows[cell->n++] = one;
     return NULL;
 }
@@ -236,7 +236,9 @@ static int read_length(struct results *all, size_t m, size_t l)
         snprintf(rest, sizeof rest, "/%zu/pred/%s.jsonl", all->lengths[l], ruler_tasks[t].name);
         if (!method_path(all, m, rest, path)) return fail("%s: too long a path", all->folder);
         if (access(path, F_OK) != 0) continue;
+        reading.seen = json_object();
         const int code = dataset_lines(path, take_answer, &reading, &n_bad);
+        json_decref(reading.seen);
         if (code != EXIT_DONE) return code;
         all->n_bad += n_bad;
         qsort(cell->rows, cell->n, sizeof *cell->rows, by_index);

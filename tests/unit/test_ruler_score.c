@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -188,6 +189,30 @@ static void data_files(void **state)
         if (!strstr(text, words[i])) fail_msg("\"%s\" is not in %s", words[i], text);
 }
 
+/* Many rows, in an order that lets none be told from the last one. */
+static void many_rows(void **state)
+{
+    enum { N = 1 << 18, SECONDS = 20 };
+    char path[] = "/tmp/ca-data-XXXXXX";
+    const int file = mkstemp(path);
+    struct dataset set;
+    (void)state;
+    assert_true(file >= 0);
+    FILE *out = fdopen(file, "w");
+    assert_non_null(out);
+    for (int i = N; i > 0; i--) fprintf(out, "{\"index\": %d, \"input\": \"a\", \"outputs\": [\"x\"]}\n", i);
+    fclose(out);
+    const clock_t start = clock();
+    const int code = dataset_read(path, &set);
+    const double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+    unlink(path);
+    assert_int_equal(code, 0);
+    assert_int_equal(set.n_rows, N);
+    assert_int_equal(set.n_bad, 0);
+    dataset_free(&set);
+    if (seconds > SECONDS) fail_msg("%d rows take %.0f s", N, seconds);
+}
+
 static unsigned pixel(cairo_surface_t *surface, int x, int y)
 {
     unsigned rgb;
@@ -224,8 +249,8 @@ static void picture(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(answers),   cmocka_unit_test(texts),      cmocka_unit_test(rounding),
-        cmocka_unit_test(intervals), cmocka_unit_test(data_files), cmocka_unit_test(picture),
+        cmocka_unit_test(answers),    cmocka_unit_test(texts),     cmocka_unit_test(rounding), cmocka_unit_test(intervals),
+        cmocka_unit_test(data_files), cmocka_unit_test(many_rows), cmocka_unit_test(picture),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

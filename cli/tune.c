@@ -1,5 +1,6 @@
 #include "tune.h"
 
+#include "file.h"
 #include "message.h"
 
 #include <errno.h>
@@ -72,7 +73,8 @@ static void make_folders(const char *path)
 
 int tune_save(const ca_kern *kern, const ca_cost *cost)
 {
-    char path[PATH_BYTES], part[PATH_BYTES + 8], key[256];
+    struct file_result result;
+    char path[PATH_BYTES], key[256];
     if (!tune_path(path, sizeof path)) return fail("neither XDG_CACHE_HOME nor HOME is set: nowhere to keep the measurement");
     make_key(kern, key);
     make_folders(path);
@@ -82,8 +84,8 @@ int tune_save(const ca_kern *kern, const ca_cost *cost)
         all = json_object();
     }
     json_object_set_new(all, key, json_pack("{s:f, s:f, s:f}", "flop", cost->flop, "page_byte", cost->page_byte, "job", cost->job));
-    snprintf(part, sizeof part, "%s.part", path);
-    const bool written = json_dump_file(all, part, JSON_INDENT(2) | JSON_SORT_KEYS) == 0 && rename(part, path) == 0;
+    const bool written = file_begin(&result, path) &&
+                         file_end(&result, json_dumpf(all, result.file, JSON_INDENT(2) | JSON_SORT_KEYS) == 0);
     json_decref(all);
     return written ? EXIT_DONE : fail("%s: %s", path, strerror(errno));
 }

@@ -243,7 +243,7 @@ static int open_shape(struct bench *bench)
     struct engine all = { 0 }, one = { 0 };
     uint32_t layers = (uint32_t)o->model_layers;
     int code = engine_open_shape(o, bench->shape, 0, true, &all);
-    if (code == EXIT_DONE) bench->whole = all.info;
+    bench->whole = all.info;
     if (code == EXIT_DONE) code = check_methods(bench, &all);
     if (layers == 0) layers = layers_of_folder(o->out);
     if (code == EXIT_DONE && layers == 0) {

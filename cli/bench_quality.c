@@ -29,7 +29,7 @@ static const char *const default_sweeps[] = {
     "flashprefill+block_sparse:alpha=0.01,0.03,0.06",
     "xattention+auto:threshold=0.75,0.9",
     "minference+auto:top-k=16",
-    "trishape+auto:window=1024",
+    "trishape+auto:window=896",
     "quoka:kv-ratio=0.125,0.25",
     "oracle+auto:threshold=0.9",
 };

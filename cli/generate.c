@@ -82,8 +82,10 @@ static ca_status decode_tokens(const struct engine *engine, ca_session *session,
         if (stopped) result->ended = ENDED_STOP;
         if (status != CA_OK || stopped) break;
         result->tokens[result->n_tokens++] = token;
-        if (interrupt_flag) result->ended = ENDED_INTERRUPTED;
-        if (interrupt_flag) return CA_E_CANCELED;
+        if (interrupt_flag) {
+            result->ended = ENDED_INTERRUPTED;
+            return CA_E_CANCELED;
+        }
         if (result->n_tokens == max_tokens || ca_session_len(session) == ca_session_context(session)) break;
         status = ca_session_decode(session, token);
         if (status == CA_OK) status = ca_sample(sampler, ca_session_logits(session), engine->info.vocab, &token);

@@ -32,7 +32,7 @@ void progress_begin(struct progress *progress, const char *label, enum progress_
 static void draw_bar(const struct progress *p, double share, double rate, double eta_s)
 {
     enum { BRACKETS = 3, BLANKS = 2, LEAST_BAR = 4 }; /* " [" and "]"; behind the tail, which may get shorter */
-    char bar[MAX_BAR + 1], tail[80];
+    char tail[80];
     const int most = p->columns - 1;
     const int n_tail = snprintf(tail, sizeof tail, " %3.0f %%  %.0f %s/s  ETA %.0f s", share * 100, rate, p->unit, eta_s) + BLANKS;
     int width = most - n_tail - (int)strlen(p->label) - BRACKETS;
@@ -40,6 +40,7 @@ static void draw_bar(const struct progress *p, double share, double rate, double
         const int label = most > n_tail ? most - n_tail : 0;
         fprintf(stderr, "\r%.*s%-*.*s", label, p->label, most < n_tail ? most : n_tail, most, tail);
     } else {
+        char bar[MAX_BAR + 1];
         if (width > MAX_BAR) width = MAX_BAR;
         for (int i = 0; i < width; i++) bar[i] = i < (int)(share * width) ? '=' : i == (int)(share * width) ? '>' : '.';
         bar[width] = '\0';

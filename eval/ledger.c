@@ -105,10 +105,10 @@ static int compare(const char *path, json_t *old, json_t *new)
     json_t *const was_all = fixed_part(old), *const is_all = fixed_part(new);
     json_t *a = json_object_get(old, "inputs"), *b = json_object_get(new, "inputs");
     const char *key = was_all && is_all ? first_difference(was_all, is_all, false) : NULL, *inner = NULL;
-    char was[SHOWN], is[SHOWN];
     int code = was_all && is_all ? EXIT_DONE : fail("%s: no memory to compare it", path);
     if (!key && a && b) inner = first_difference(a, b, true);
     if (code == EXIT_DONE && (key || inner)) {
+        char was[SHOWN], is[SHOWN];
         if (key) a = json_object_get(old, key), b = json_object_get(new, key);
         if (key && json_is_object(a) && json_is_object(b)) inner = first_difference(a, b, false);
         show(inner ? json_object_get(a, inner) : a, was);

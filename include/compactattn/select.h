@@ -30,9 +30,9 @@ typedef struct ca_flashprefill_opt {
     uint32_t sink;       /* tokens, rounded up to blocks */
     uint32_t window;     /* tokens, rounded up to blocks, the diagonal one included; >= 1 */
     uint32_t last_dense; /* block_sparse: the last Q blocks of the prompt see everything (the reference's last_n) */
-    uint32_t
-        last_mute; /* compactattn, auto: the last Q blocks do not vote, they read what the others of their head chose, at least one
-                            of which votes (the reference's other last_n) */
+    /* compactattn, auto: the last Q blocks do not vote; they read what the others of their head chose, at least one of which votes (the
+     * reference's other last_n). */
+    uint32_t last_mute;
     uint32_t min_budget; /* blocks, 0 = off */
     bool free_max;       /* the largest score is taken among blocks that neither sink nor window keeps */
     bool every_chunk;    /* last_dense and last_mute hold for every chunk, not for the prompt's last one alone */

@@ -192,6 +192,26 @@ grep -q 'id cat: [0-9]* tokens and 6 to write do not fit the context of 120; it 
     refuse 2 "the reference's prompt is no chat" $all --thinking off --out "$work/none"
     refuse 2 "--data FILE is missing" eval longbench run -m "$MODEL" --out "$work/none"
 }
+[ ! -e "$work/none" ] || fail "commands with nothing to do leave a folder"
+
+# One item of an array with an escape that is no character is left out, with its strings' braces and quotes; the rest is read.
+sed 's/"question": "/"question": "} \\" { \\ud800 /;3q' "$work/data.json" | sed '2s/} .* { .ud800 //;$s/,$//' >"$work/escape.json"
+echo "]" >>"$work/escape.json"
+# shellcheck disable=SC2086
+tool $all --data "$work/escape.json" --out "$work/escape"
+[ "$code" -eq 1 ] || fail "exit code $code, not 1, for an item that is left out"
+grep -q 'escape.json: index 1: .*; it is left out$' "$work/err" || fail "an escape that is no character is not told"
+[ "$(wc -l <"$work/escape/dense/pred.jsonl")" -eq 1 ] || fail "the other item is not answered"
+
+# The table has the methods of earlier calls, too.
+both="eval longbench -m $MODEL --data $work/good.jsonl --chunk 32 --page 32 --dense-tail 0 --max-tokens 6 --threads 1 --ids boat"
+# shellcheck disable=SC2086
+tool $both --methods dense --out "$work/both"
+# shellcheck disable=SC2086
+tool $both --methods auto --out "$work/both"
+printed '^dense  *1 '
+printed '^flashprefill+auto  *1 '
+
 head -c 300 "$work/data.json" >"$work/torn.json"
 refuse 1 "torn.json: line 2: " eval longbench run -m "$MODEL" --data "$work/torn.json" --out "$work/none"
 refuse 1 "nothing.json: " eval longbench -m "$MODEL" --data "$work/nothing.json" --out "$work/none"

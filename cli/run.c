@@ -243,7 +243,8 @@ const struct command command_run = {
     .name = "run",
     .summary = "Answer a question about a text, or continue it",
     .synopsis = "-m MODEL [-f FILE | -p TEXT] [--ask TEXT] [OPTIONS]",
-    .details = "The text comes from -f, -p or standard input and is read in chunks; the answer is written as it comes.\n\n"
+    .details = "The text comes from -f, -p or standard input and is read in chunks; the answer is written as it comes.\n"
+               "--json prints it with its tokens and times, and why it ends: stop, length (-n), context or interrupted.\n\n"
                "Examples:\n"
                "  compactattn run -m model.gguf -p \"Name three rivers.\"\n"
                "  compactattn run -m model.gguf -f book.txt --ask \"Who is the captain?\" --stats\n"

@@ -119,7 +119,7 @@ static json_t *executor_settings(const ca_kern *kern, const ca_session_opt *opt)
                          (json_int_t)opt->table.qblocks_per_row);
     if (opt->executor != CA_EXEC_AUTO) return json_object();
     ca_cost_defaults(kern, &usual);
-    const bool tuned = memcmp(&usual, &opt->cost, sizeof usual) != 0;
+    const bool tuned = usual.flop != opt->cost.flop || usual.page_byte != opt->cost.page_byte || usual.job != opt->cost.job;
     return json_pack(
         "{s:o, s:o, s:o, s:o*}", "head_worth", decimal(opt->worth.heads), "qblock_worth", decimal(opt->worth.qblocks), "whole",
         decimal(opt->worth.whole), "cost",

@@ -32,19 +32,20 @@ bool latency_ruler_path(const struct latency_input *input, uint32_t length, char
     return n > 0 && (size_t)n < cap;
 }
 
-static const char *read_ruler(struct latency_input *input, uint32_t length, char why[LATENCY_WHY])
+/* False: why says the reason. */
+static bool read_ruler(struct latency_input *input, uint32_t length, char why[LATENCY_WHY])
 {
-    char path[1024];
-    if (input->rows_of == length) return NULL;
+    char path[1024] = "";
+    if (input->rows_of == length) return true;
     dataset_free(&input->rows);
     input->rows = (struct dataset){ 0 };
     input->rows_of = 0;
-    if (!latency_ruler_path(input, length, path, sizeof path) || dataset_read(path, &input->rows) != 0 || input->rows.n_rows == 0) {
-        snprintf(why, LATENCY_WHY, "%.200s: no prompts can be read from it", path);
-        return why;
+    if (latency_ruler_path(input, length, path, sizeof path) && dataset_read(path, &input->rows) == 0 && input->rows.n_rows > 0) {
+        input->rows_of = length;
+        return true;
     }
-    input->rows_of = length;
-    return NULL;
+    snprintf(why, LATENCY_WHY, "%.200s: no prompts can be read from it", path);
+    return false;
 }
 
 static const char *tokenize_row(struct latency_input *input, size_t record, uint32_t length, uint32_t *out, char why[LATENCY_WHY])
@@ -72,7 +73,8 @@ const char *latency_prompts(struct latency_input *input, uint32_t length, uint32
                             char why[LATENCY_WHY])
 {
     const uint32_t turn = input->cycle ? run : 0;
-    const char *error = input->source == LATENCY_RULER ? read_ruler(input, length, why) : NULL;
+    const char *error = NULL;
+    if (input->source == LATENCY_RULER && !read_ruler(input, length, why)) return why;
     for (uint32_t b = 0; b < batch && !error; b++, out += length) {
         const size_t record = (size_t)turn + b;
         if (input->source == LATENCY_RULER) error = tokenize_row(input, record, length, out, why);

@@ -104,7 +104,7 @@ static int refuse_command(const char *word)
     for (size_t i = 0; i < N_COMMANDS && at < sizeof names; i++)
         if (in_family(commands[i]->name, word))
             at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", at ? ", " : "", commands[i]->name);
-    return at ? usage_error("%s is not a command by itself; there are %s", word, names) : usage_error("unknown command %s", word);
+    return at ? usage_error("%s is not a command by itself; known: %s", word, names) : usage_error("unknown command %s", word);
 }
 
 static int dispatch(int argc, char **argv)

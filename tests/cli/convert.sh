@@ -8,7 +8,7 @@ refuse 2 "2 more arguments are needed" convert gate
 refuse 2 "1 more argument is needed" convert gate in.pth
 refuse 2 "unexpected argument c" convert gate a b c
 refuse 2 "unknown option --model" convert gate a b --model x
-refuse 2 "unknown command convert" convert model a b
+refuse 2 "convert is not a command by itself; known: convert gate" convert model a b
 
 accept convert gate "$gates/good.pth" "$out"
 printed "gate.safetensors: 2 tensors, 2 layers, 4 heads, hidden 16, BF16, 4096 bytes$"

@@ -4,7 +4,7 @@
 
 refuse 2 "no command given"
 refuse 2 "unknown command fly" fly
-refuse 2 "bench is not a command by itself; there are bench prefill, bench attention, " bench
+refuse 2 "bench is not a command by itself; known: bench prefill, bench attention, " bench
 refuse 2 "bench is not a command by itself" bench decode
 refuse 2 "inspect is not a command by itself" inspect
 accept bench --help

@@ -277,7 +277,7 @@ static void bad_gathers(void **state)
     const uint32_t tokens[] = { 1, 3, 4 };
     large.gather_tokens = 2;
     must(ca_cache_create(&large, &cache), "cache");
-    must(ca_cache_append(cache, 0, 0, &(ca_kv){ .k = zeros, .v = zeros }, 5), "append");
+    must(ca_cache_append(cache, 0, 0, &(ca_kv){ .k = zeros, .v = zeros, .stride = 16 }, 5), "append");
     must(ca_cache_gather(cache, 0, 0, 0, tokens, 2, pages), "gather"); /* as many as it was created for */
     assert_int_equal(ca_cache_gather(cache, 0, 0, 0, tokens, 3, pages), CA_E_FULL);
     ca_cache_destroy(cache);

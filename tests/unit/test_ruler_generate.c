@@ -366,9 +366,12 @@ static void work_can_be_ended(void **state)
     (void)state;
     int taken = 0;
     const int stopped = 1;
+    const char *why = NULL;
     struct ruler_job job = job_for("qa_2", 4096, "{}", false);
     job.n_samples = 81;
-    assert_int_equal(ruler_make_rows(&job, refuse_row, &taken), EXIT_FAILED);
+    job.too_short = &why;
+    assert_int_equal(ruler_make_rows(&job, refuse_row, &taken), RULER_TOO_SHORT);
+    assert_non_null(strstr(why, "more samples"));
     assert_int_equal(taken, 0);
     job = job_for("vt", 1024, "{}", false);
     assert_int_equal(ruler_make_rows(&job, refuse_row, &taken), EXIT_BAD_USAGE);

@@ -225,6 +225,10 @@ int method_session_opt(const struct options *options, const struct method *metho
 {
     ca_select_opt *select = &out->select;
     ca_gate_opt gate_opt;
+    const int64_t page = options->page, stride = options->stride;
+    if (page >= 0 && page != 32 && page != 64 && page != 128)
+        return usage_error("--page %lld: expected 32, 64 or 128", (long long)page);
+    if (stride >= 0 && stride != 8 && stride != 16) return usage_error("--stride %lld: expected 8 or 16", (long long)stride);
     ca_session_defaults(method->executor, out);
     if (select->selector != method->selector) ca_select_defaults(method->selector, select);
     copy_numbers(options, out);
@@ -236,7 +240,7 @@ int method_session_opt(const struct options *options, const struct method *metho
     select->seer.bare = options->bare;
     out->sparse_first = options->sparse_first;
     if (method->selector == CA_SELECT_SEER) {
-        if (!gate) return usage_error("--selector seer needs --gate FILE, the model's gate (see compactattn convert gate --help)");
+        if (!gate) return usage_error("--selector seer needs --gate FILE, the model's gate, which compactattn convert gate makes");
         ca_gate_get_opt(gate, &gate_opt);
         select->seer.gate = gate;
         if (options->page < 0) out->page_tokens = gate_opt.block;

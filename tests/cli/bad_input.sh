@@ -49,7 +49,7 @@ refuse 1 "the context is 8192" run -m "$MODEL" -f "$work/long.txt" --dry-run
 refuse 1 "the context is 8192" perplexity -m "$MODEL" -f "$work/long.txt"
 refuse 1 "the context is 8192" bench prefill -m "$MODEL" --lengths 9000
 refuse 1 "9000" run -m "$MODEL" -p hello --ctx 9000
-refuse 1 "page" run -m "$MODEL" -p hello --page 48
+refuse 2 "--page 48: expected 32, 64 or 128" run -m "$MODEL" -p hello --page 48
 
 # Token files.
 logits() { # WORDS FILE

@@ -14,6 +14,8 @@ printed '^Usage: compactattn eval ruler run '
 refuse 2 "--la could be --last-dense, --last-mute, --last-scope" run -m m -p hi --la 3
 refuse 2 "--json takes no value" run -m m -p hi --json=1
 refuse 2 "--methods and --executor exclude each other" bench prefill -m m --methods dense --executor auto
+refuse 2 "--page 100: expected 32, 64 or 128" run -m "$MODEL" -p hi --page 100
+refuse 2 "--stride 9: expected 8 or 16" run -m "$MODEL" -p hi --selector xattention --stride 9
 refuse 2 "processors" run -m "$MODEL" -p hi --threads 4000
 refuse 2 "unknown option --foo (see compactattn run --help)" run --foo
 refuse 2 "unknown option --foo=3" run --foo=3
@@ -78,7 +80,6 @@ refuse 2 "--executor dense does not go with --selector flashprefill" run -m "$MO
 refuse 2 "--executor compactattn does not go with --selector none" run -m "$MODEL" -p x --executor compactattn --selector none
 refuse 2 "--selector seer needs --gate" run -m "$MODEL" -p x --selector seer
 refuse 1 "quoka: query_ratio" run -m "$MODEL" -p x --selector quoka --query-ratio 0
-refuse 1 "xattention: stride 9" run -m "$MODEL" -p x --selector xattention --stride 9
 for extend in yarn yarn: yarn:x yarn:0.5 ntk:2 linear:2x; do
     refuse 2 "--extend $extend: expected" run -m "$MODEL" -p hello --extend "$extend"
 done

@@ -20,7 +20,7 @@ int file_check_target(const char *path, bool devices);
 struct file_result {
     FILE *file;
     const char *path; /* borrowed */
-    char *part;       /* the file that is written; NULL: path itself */
+    char *part;       /* the file that is written, of this process; NULL: path itself */
 };
 
 /* False, with errno, when it cannot be opened. */

@@ -47,21 +47,22 @@ static int write_all(int file, const char *bytes, size_t size)
     return fdatasync(file) == 0 || errno == EINVAL ? 0 : errno; /* EINVAL: a pipe or device has no disk behind it */
 }
 
-/* Through a second file of this process, which takes the place of the first: a reader sees the old one or the new one. taken: NULL
- * replaces what is there; else a manifest that another process has made by now is left, and *taken is true. */
+/* Through a second file that takes the place of the first: a reader sees the old one or the new one. taken: NULL replaces what is there;
+ * else a manifest that another process has made by now is left, and *taken is true. */
 static int write_manifest(const char *path, const json_t *settings, bool *taken)
 {
-    char second[PATH_ROOM + 32];
-    snprintf(second, sizeof second, "%s.%ld.new", path, (long)getpid());
+    struct file_result result;
     char *text = json_dumps(settings, JSON_INDENT(2));
-    const int file = text ? open(second, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
-    int error = file >= 0 ? write_all(file, text, strlen(text)) : text ? errno : ENOMEM;
-    if (file >= 0 && close(file) != 0 && error == 0) error = errno;
-    const bool linked = error == 0 && taken && link(second, path) == 0;
-    if (taken) *taken = error == 0 && !linked && errno == EEXIST;
-    const bool replace = error == 0 && !linked && !(taken && *taken); /* also on disks that have no links */
-    if (replace && rename(second, path) != 0) error = errno;
-    if ((!replace || error != 0) && file >= 0) (void)unlink(second);
+    if (!text) return fail("%s: no memory to write it", path);
+    int error = file_begin(&result, path) ? 0 : errno;
+    if (error == 0) {
+        error = write_all(fileno(result.file), text, strlen(text));
+        const bool may_link = error == 0 && taken && result.part;
+        const bool linked = may_link && link(result.part, path) == 0;
+        if (taken) *taken = may_link && !linked && errno == EEXIST;
+        const bool done = error != 0 || linked || (taken && *taken); /* else, as on disks that have no links, it is renamed */
+        if (!file_end(&result, !done)) error = errno;
+    }
     free(text);
     return error == 0 ? EXIT_DONE : fail("%s: cannot be written (%s)", path, strerror(error));
 }

@@ -1,5 +1,6 @@
 #include "ruler.h"
 
+#include "cli/file.h"
 #include "cli/interrupt.h"
 #include "cli/message.h"
 #include "cli/progress.h"
@@ -344,20 +345,19 @@ static int leave_hole(struct filling *filling, size_t task, size_t length, char 
     return code == EXIT_DONE ? add_note(filling, "skipped", key, why) : code;
 }
 
-/* Into a second file, which takes the name when it is whole. */
 static int make_file(struct filling *filling, size_t task, size_t length, const char *name)
 {
     const struct ruler_source *source = filling->source;
     const double before = filling->done;
     const char *why = NULL;
-    char path[RULER_PATH], part[RULER_PATH + 8], hash[LEDGER_HASH];
+    struct file_result result;
+    char path[RULER_PATH], hash[LEDGER_HASH];
     if (!ruler_data_path(filling->root, length, ruler_tasks[task].name, path)) return fail("%s: too long a path", filling->root);
-    (void)snprintf(part, sizeof part, "%s.part", path);
     int code = open_inputs(filling, task);
     if (code == EXIT_DONE) code = make_folders(path);
     if (code != EXIT_DONE) return code;
-    filling->out = fopen(part, "w");
-    if (!filling->out) return fail("%s: cannot be written (%s)", part, strerror(errno));
+    if (!file_begin(&result, path)) return fail("%s: cannot be written (%s)", path, strerror(errno));
+    filling->out = result.file;
     (void)snprintf(filling->label, sizeof filling->label, "%s %zu", ruler_tasks[task].name, length);
     const struct ruler_job job = {
         .task = task,
@@ -372,10 +372,7 @@ static int make_file(struct filling *filling, size_t task, size_t length, const 
         .too_short = &why,
     };
     code = ruler_make_rows(&job, write_row, filling);
-    const bool failed = ferror(filling->out) != 0, closed = fclose(filling->out) == 0;
-    if (code == EXIT_DONE && (failed || !closed || rename(part, path) != 0))
-        code = fail("%s: cannot be written (%s)", path, strerror(errno));
-    if (code != EXIT_DONE) (void)remove(part);
+    if (!file_end(&result, code == EXIT_DONE)) code = fail("%s: cannot be written (%s)", path, strerror(errno));
     if (code == RULER_TOO_SHORT) {
         filling->done = before;
         filling->total -= (double)source->n_samples;

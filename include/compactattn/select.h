@@ -130,7 +130,8 @@ CA_API size_t ca_select_ws_bytes(const ca_cache *cache, const ca_select_opt *opt
 /* Fills mask (made with ca_mask_create for the tokens that are to be selected for). Not for CA_SELECT_QUOKA.
  * q       of the whole chunk
  * scores  NULL, or f32 [n_heads][n_qblocks][n_kblocks]: the normalised block scores, for pictures; 0 where there are none.  caller's
- * Softmax scale of the scores is 1/sqrt(head_dim), but for the oracle's. Thread-safe on distinct workspaces; uses the caller's OpenMP threads. */
+ * Softmax scale of the scores is 1/sqrt(head_dim), but for the oracle's. Thread-safe on distinct workspaces; uses the caller's OpenMP
+ * threads. */
 CA_API ca_status ca_select(const ca_cache *cache, const ca_select_opt *opt, const ca_chunk *chunk, const ca_queries *q,
                            ca_workspace *ws, ca_mask *mask, float *scores);
 

@@ -146,8 +146,8 @@ static ca_status read_metadata(gate_file *f, uint32_t nq, uint32_t nk)
     return CA_OK;
 }
 
-/* The gate rotates as many channels as the model does, all of a head, with its frequencies. A gate narrower than a head has a table of its own
- * width w from the model's base: inv_freq[i] = theta^(-2i / w). */
+/* The gate rotates as many channels as the model does, all of a head, with its frequencies. A gate narrower than a head has a table of
+ * its own width w from the model's base: inv_freq[i] = theta^(-2i / w). */
 static ca_status choose_frequencies(gate_file *f, const ca_model *model)
 {
     ca_gate_opt *o = &f->opt;

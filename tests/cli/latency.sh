@@ -77,6 +77,8 @@ grep -q 'l190000000-r0: oom: [0-9.]* MiB are needed' "$work/err" || fail "the ab
 grep -q '"status":"oom"' "$work/oom/runs.jsonl" || fail "no row for what does not fit"
 grep -q ',64,.*,ok,$' "$work/oom/summary.csv" || fail "the length that fits is missing"
 grep -q ',190000000,.*,oom,.*MiB are needed' "$work/oom/summary.csv" || fail "summary.csv does not say oom"
+tool $latency --shape "$shape" --lengths 190000000 --methods dense --runs 1 # the table says so where no line is otherwise, too
+printed '^dense *190000000 .* oom *$'
 
 # Real prompts in RULER's folders, with a tokenizer of another model; a length without a file is a failed row.
 mkdir -p "$work/ruler/synthetic/64/data/vt"
@@ -84,6 +86,8 @@ printf '{"index": 0, "input": "One two three four five six seven.", "outputs": [
     >"$work/ruler/synthetic/64/data/vt/validation.jsonl"
 works $latency --shape "$shape" --lengths 64 --methods dense --runs 1 --data "$work/ruler" --tokenizer "$MODEL" --out "$work/vt"
 grep -q '"prompt_source":"ruler","task":"vt","sample_ids":\[0\]' "$work/vt/runs.jsonl" || fail "the rows do not name the task"
+[ "$(grep -c 'made for another length or tokenizer, it seems: a prompt of [0-9]* tokens is filled up to 64$' "$work/err")" -eq 1 ] ||
+    fail "a prompt that does not fill its length is not told once"
 "$COMPACTATTN" $latency --shape "$shape" --lengths 96 --methods dense --runs 1 --data "$work/ruler" --tokenizer "$MODEL" \
     >"$work/out" 2>"$work/err" && fail "a length without prompts is fine"
 grep -q 'failed: .*synthetic/96/data/vt' "$work/err" || fail "the missing file is not told"

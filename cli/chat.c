@@ -45,11 +45,8 @@ static void drop_messages(struct chat *chat, size_t keep)
 static int make_ids(const struct chat *chat, uint32_t **ids, size_t *n_ids)
 {
     const struct options *o = chat->options;
-    const ca_thinking thinking = !o->thinking                     ? CA_THINKING_DEFAULT
-                                 : strcmp(o->thinking, "on") == 0 ? CA_THINKING_ON
-                                                                  : CA_THINKING_OFF;
-    const ca_status status = ca_chat_tokenize(chat->engine->tokenizer, o->chat_template, thinking, chat->messages, chat->n_messages,
-                                              true, ids, n_ids, NULL);
+    const ca_status status = ca_chat_tokenize(chat->engine->tokenizer, o->chat_template, engine_thinking(o), chat->messages,
+                                              chat->n_messages, true, ids, n_ids, NULL);
     return status == CA_OK ? EXIT_DONE : fail_library(status);
 }
 

@@ -18,6 +18,12 @@ int engine_threads(const struct options *options)
     return options->threads > 0 ? (int)options->threads : omp_get_num_procs();
 }
 
+ca_thinking engine_thinking(const struct options *options)
+{
+    if (!options->thinking) return CA_THINKING_DEFAULT;
+    return strcmp(options->thinking, "on") == 0 ? CA_THINKING_ON : CA_THINKING_OFF;
+}
+
 int engine_read_text(const char *path, char **text, size_t *size)
 {
     char why[FILE_WHY];

@@ -43,6 +43,9 @@ int engine_read_ids(const char *path, uint32_t **ids, size_t *n_ids);
 int engine_check_ids(const struct engine *engine, const char *path, const uint32_t *ids, size_t n_ids);
 int engine_tokenize(const struct engine *engine, const char *text, size_t size, unsigned flags, uint32_t **ids, size_t *n_ids);
 
+/* What --thinking asks for. */
+ca_thinking engine_thinking(const struct options *options);
+
 /* Threads that --threads asks for, with 0 resolved. */
 int engine_threads(const struct options *options);
 

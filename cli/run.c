@@ -39,12 +39,6 @@ static int join_question(char **text, size_t *size, const char *question)
     return EXIT_DONE;
 }
 
-static ca_thinking thinking(const struct options *options)
-{
-    if (!options->thinking) return CA_THINKING_DEFAULT;
-    return strcmp(options->thinking, "on") == 0 ? CA_THINKING_ON : CA_THINKING_OFF;
-}
-
 /* The chat template is to be used, and not only when there is one. */
 static bool asks_for_chat(const struct options *options)
 {
@@ -57,8 +51,8 @@ static int tokenize_chat(const struct engine *engine, const struct options *opti
     const ca_message message = { "user", text };
     bool spelled = false;
     if (memchr(text, '\0', size)) return fail("the text holds a NUL byte, which a chat message cannot: remove it or use --raw");
-    const ca_status status = ca_chat_tokenize(engine->tokenizer, options->chat_template, thinking(options), &message, 1, true, ids,
-                                              n_ids, &spelled);
+    const ca_status status = ca_chat_tokenize(engine->tokenizer, options->chat_template, engine_thinking(options), &message, 1,
+                                              true, ids, n_ids, &spelled);
     if (status == CA_E_UNSUPPORTED && !asks_for_chat(options)) /* not asked for: a model without a template continues the text */
         return engine_tokenize(engine, text, size, CA_TOK_ADD_BOS, ids, n_ids);
     if (spelled) note("the text holds control tokens of the model; they are read as plain text");

@@ -34,12 +34,6 @@ static bool is_official(const struct options *options)
     return strcmp(options->prompt_form, "official") == 0;
 }
 
-static ca_thinking thinking(const struct options *options)
-{
-    if (!options->thinking) return CA_THINKING_DEFAULT;
-    return strcmp(options->thinking, "on") == 0 ? CA_THINKING_ON : CA_THINKING_OFF;
-}
-
 /* ---- what belongs into one folder ---- */
 
 /* Tokens that are written after the longest prompt of an item: thoughts, or the answer itself. */
@@ -99,8 +93,8 @@ static int render(const struct work *work, const char *text, char **out, size_t 
 {
     const ca_message message = { "user", text };
     const struct options *options = work->grid->options;
-    const ca_status status = ca_chat_render_as(work->engine->tokenizer, options->chat_template, thinking(options), &message, 1,
-                                               true, out, n);
+    const ca_status status = ca_chat_render_as(work->engine->tokenizer, options->chat_template, engine_thinking(options), &message,
+                                               1, true, out, n);
     return status == CA_OK ? EXIT_DONE : fail_library(status);
 }
 

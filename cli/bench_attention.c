@@ -191,7 +191,7 @@ static int add_line(struct bench *bench, const struct method *method, double kee
     if (!isnan(keep)) snprintf(line->name, sizeof line->name, "keep %.3g+compactattn", keep);
     const int code = method_session_opt(bench->options, method, bench->gate, &line->opt);
     if (bench->shape.page > 0) line->opt.page_tokens = bench->shape.page;
-    if (!tune_load(bench->kern, &line->opt.cost)) ca_cost_defaults(bench->kern, &line->opt.cost);
+    (void)tune_cost(bench->kern, line->opt.attention, &line->opt.cost);
     return code;
 }
 
@@ -432,8 +432,9 @@ static ca_status run_line(struct bench *bench, struct line *line, bool check)
     }
     const double planned = clock_ms();
     if (status == CA_OK)
-        status = ca_attend(layer->cache, &table, 1.0F / sqrtf((float)s->dim), bench->q, width, bench->o, width, CA_F32,
-                           bench->n_threads, &layer->ws);
+        status = (line->opt.attention == CA_ATTENTION_INT8 ? ca_attend_int8 : ca_attend)(
+            layer->cache, &table, 1.0F / sqrtf((float)s->dim), bench->q, width, bench->o, width, CA_F32, bench->n_threads,
+            &layer->ws);
     const double end = clock_ms();
     if (status != CA_OK) return status;
     ca_table_count count;

@@ -264,7 +264,7 @@ static int open_model(struct bench *bench)
     int code = bench->options->model ? engine_open(bench->options, &bench->engine) : open_shape(bench);
     if (code != EXIT_DONE) return code;
     const ca_kern *kern = ca_model_kern(bench->engine.model);
-    if (!tune_load(kern, &bench->cost)) ca_cost_defaults(kern, &bench->cost);
+    (void)tune_cost(kern, method_attention(bench->options), &bench->cost);
     if (bench->options->model) bench->whole = bench->engine.info;
     for (size_t m = 0; m < bench->n_methods; m++) bench->methods[m].n_kv_heads = bench->engine.info.n_kv_heads;
     return check_methods(bench, &bench->engine);

@@ -89,24 +89,31 @@ static int forecast_model(const struct options *options, json_t *report)
     return code;
 }
 
-/* Measures the cost model's constants and keeps them, with --tune; reports those that runs will use. */
-static int add_cost(const struct options *options, const ca_kern *kern, int n_threads, json_t *report)
+/* The cost model's constants for one type of attention, measured first and kept with --tune; reports those that runs will use. */
+static int add_cost(const struct options *options, const ca_kern *kern, ca_attention attention, int n_threads, const char *name,
+                    json_t *report)
 {
     char path[1024] = "";
     ca_cost cost;
     if (options->tune) {
-        const ca_status status = ca_cost_measure(kern, n_threads, &cost);
-        const int code = status == CA_OK ? tune_save(kern, &cost) : fail_library(status);
+        const ca_status status = ca_cost_measure(kern, attention, n_threads, &cost);
+        const int code = status == CA_OK ? tune_save(kern, attention, &cost) : fail_library(status);
         if (code != EXIT_DONE) return code;
     }
-    const bool measured = tune_load(kern, &cost);
-    if (!measured) ca_cost_defaults(kern, &cost);
+    const bool measured = tune_cost(kern, attention, &cost);
     (void)tune_path(path, sizeof path);
-    json_object_set_new(report, "cost",
+    json_object_set_new(report, name,
                         json_pack("{s:s?, s:o, s:f, s:f}", "measured_in", measured ? path : NULL, "gflops_per_thread",
                                   measured ? json_real(1e-9 / cost.flop) : json_null(), "flop_per_page_byte",
                                   cost.page_byte / cost.flop, "flop_per_job", cost.job / cost.flop));
     return EXIT_DONE;
+}
+
+static int add_costs(const struct options *options, const ca_kern *kern, int n_threads, json_t *report)
+{
+    const int code = add_cost(options, kern, CA_ATTENTION_NATIVE, n_threads, "cost", report);
+    if (code != EXIT_DONE || !json_is_string(json_object_get(report, "int8_attention"))) return code;
+    return add_cost(options, kern, CA_ATTENTION_INT8, n_threads, "cost_int8_attention", report);
 }
 
 static const char *text_at(const json_t *entry, const char *key)
@@ -117,6 +124,16 @@ static const char *text_at(const json_t *entry, const char *key)
 static double gib_at(const json_t *entry, const char *key)
 {
     return (double)json_integer_value(json_object_get(entry, key)) / (1 << 30);
+}
+
+static void print_cost(const json_t *cost, const char *of)
+{
+    if (!cost) return;
+    const char *path = text_at(cost, "measured_in");
+    printf("\nCost model of auto %s: %s%s\n  a byte of a page costs as much as %.2f operations, a job as much as %.0f\n", of,
+           path ? "measured, " : "built-in (doctor --tune measures it)", path ? path : "",
+           json_number_value(json_object_get(cost, "flop_per_page_byte")),
+           json_number_value(json_object_get(cost, "flop_per_job")));
 }
 
 static void print_report(const json_t *report)
@@ -134,17 +151,15 @@ static void print_report(const json_t *report)
         printf("  %-12s %s%s\n", text_at(entry, "name"), chosen ? "chosen" : "not used: ", text_at(entry, "why"));
     }
     printf("  %-12s %s runs --matmul int8\n", "", text_at(report, "int8"));
+    const char *attention = text_at(report, "int8_attention");
+    printf("  %-12s %s runs --attention int8\n", "", attention ? attention : "nothing here");
     puts("\nLibraries");
     json_array_foreach(json_object_get(report, "libraries"), index, entry)
     {
         printf("  %-12s %s (compiled against %s)\n", text_at(entry, "name"), text_at(entry, "loaded"), text_at(entry, "compiled"));
     }
-    const json_t *cost = json_object_get(report, "cost");
-    printf("\nCost model of auto rows: %s%s\n  a byte of a page costs as much as %.2f operations, a job as much as %.0f\n",
-           text_at(cost, "measured_in") ? "measured, " : "built-in (doctor --tune measures it)",
-           text_at(cost, "measured_in") ? text_at(cost, "measured_in") : "",
-           json_number_value(json_object_get(cost, "flop_per_page_byte")),
-           json_number_value(json_object_get(cost, "flop_per_job")));
+    print_cost(json_object_get(report, "cost"), "rows");
+    print_cost(json_object_get(report, "cost_int8_attention"), "rows with --attention int8");
     const json_t *model = json_object_get(report, "model");
     if (model)
         printf("\nModel %s\n  whole context of %lld tokens: weights %.2f GiB, KV pages %.2f GiB, workspace %.2f GiB\n",
@@ -154,7 +169,7 @@ static void print_report(const json_t *report)
 
 static int run(const struct options *options)
 {
-    enum { ROUNDS = 100 };
+    enum { ROUNDS = 100, PAGE = 128 /* the default */ };
     const ca_kern *kern;
     char cpu[128], flags[512];
     const ca_status status = ca_kern_choose(options->isa, &kern);
@@ -162,13 +177,14 @@ static int run(const struct options *options)
     ca_cpu_name(cpu, sizeof cpu);
     ca_cpu_flags(flags, sizeof flags);
     const int n_threads = engine_threads(options);
-    json_t *report = json_pack("{s:s, s:o, s:o, s:i, s:I, s:I, s:o, s:o, s:s, s:o}", "version", ca_version(), "cpu", json_text(cpu),
-                               "flags", json_text(flags), "threads", n_threads, "memory_total_bytes", memory_bytes("MemTotal"),
-                               "memory_available_bytes", memory_bytes("MemAvailable"), "peak_gflops",
+    json_t *report = json_pack("{s:s, s:o, s:o, s:i, s:I, s:I, s:o, s:o, s:s, s:s?, s:o}", "version", ca_version(), "cpu",
+                               json_text(cpu), "flags", json_text(flags), "threads", n_threads, "memory_total_bytes",
+                               memory_bytes("MemTotal"), "memory_available_bytes", memory_bytes("MemAvailable"), "peak_gflops",
                                json_number(ca_kern_peak_gflops(kern, n_threads, ROUNDS)), "kernels", list_kernels(options->isa),
-                               "int8", ca_kern_int8_name(kern), "libraries", list_libraries());
+                               "int8", ca_kern_int8_name(kern), "int8_attention", ca_kern_int8_attention_name(kern, PAGE),
+                               "libraries", list_libraries());
     if (!report) return fail("no memory for the report");
-    int code = add_cost(options, kern, n_threads, report);
+    int code = add_costs(options, kern, n_threads, report);
     if (code == EXIT_DONE && options->model) code = forecast_model(options, report);
     if (code == EXIT_DONE && options->json) return json_print(report);
     if (code == EXIT_DONE) print_report(report);

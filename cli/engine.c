@@ -91,8 +91,9 @@ static int use_model(const struct options *options, ca_status status, struct eng
     if (status != CA_OK) return fail_library(status);
     engine->tokenizer = ca_model_tokenizer(engine->model);
     ca_model_get_info(engine->model, &engine->info);
-    snprintf(engine->kernels, sizeof engine->kernels, "%s%s", ca_kern_name(ca_model_kern(engine->model)),
-             engine->info.matmul == CA_MATMUL_INT8 ? "+int8" : "");
+    snprintf(engine->kernels, sizeof engine->kernels, "%s%s%s", ca_kern_name(ca_model_kern(engine->model)),
+             engine->info.matmul == CA_MATMUL_INT8 ? "+int8" : "",
+             method_attention(options) == CA_ATTENTION_INT8 ? "+int8-attention" : "");
     if (!options->gate) return EXIT_DONE;
     const ca_status opened = ca_gate_open(options->gate, engine->model, &engine->gate);
     return opened == CA_OK ? EXIT_DONE : fail_library(opened);
@@ -129,7 +130,7 @@ int engine_session_opt(const struct engine *engine, const struct options *option
     if (code != EXIT_DONE) return code;
     out->n_threads = engine->n_threads;
     const ca_kern *kern = ca_model_kern(engine->model);
-    if (!tune_load(kern, &out->cost)) ca_cost_defaults(kern, &out->cost);
+    (void)tune_cost(kern, out->attention, &out->cost);
     const uint32_t model_max = engine->info.max_context;
     const uint32_t limit = out->context > 0 && out->context < model_max ? out->context : model_max;
     if (n_prompt > limit)

@@ -221,6 +221,11 @@ static void copy_numbers(const struct options *options, ca_session_opt *out)
     }
 }
 
+ca_attention method_attention(const struct options *options)
+{
+    return options->attention && strcmp(options->attention, "int8") == 0 ? CA_ATTENTION_INT8 : CA_ATTENTION_NATIVE;
+}
+
 int method_session_opt(const struct options *options, const struct method *method, const ca_gate *gate, ca_session_opt *out)
 {
     ca_select_opt *select = &out->select;
@@ -239,6 +244,7 @@ int method_session_opt(const struct options *options, const struct method *metho
     select->seer.relative = options->relative;
     select->seer.bare = options->bare;
     out->sparse_first = options->sparse_first;
+    out->attention = method_attention(options);
     if (method->selector == CA_SELECT_SEER) {
         if (!gate) return usage_error("--selector seer needs --gate FILE, the model's gate, which compactattn convert gate makes");
         ca_gate_get_opt(gate, &gate_opt);

@@ -23,6 +23,9 @@ int method_from_options(const struct options *options, const char *fallback, str
  * fallback list. out[METHOD_MAX], each once. Returns an exit code. */
 int method_choose_list(const struct options *options, const char *fallback, struct method *out, size_t *n);
 
+/* What --attention asks for. */
+ca_attention method_attention(const struct options *options);
+
 /* The library's defaults for the method with what the command line says put over them. gate may be NULL unless the selector is seer.
  * Returns an exit code. */
 int method_session_opt(const struct options *options, const struct method *method, const ca_gate *gate, ca_session_opt *out);

@@ -16,8 +16,8 @@ struct texts {
 struct options {
     const char *model, *file, *prompt, *ask, *out, *tokens, *text, *csv, *methods, *lengths, *fact, *expect, *answer_start;
     const char *chat_template, *thinking;
-    const char *selector, *executor, *isa, *matmul, *gate, *threshold, *last_scope, *keep, *system, *save_cache, *load_cache,
-        *extend;
+    const char *selector, *executor, *isa, *matmul, *attention, *gate, *threshold, *last_scope, *keep, *system, *save_cache,
+        *load_cache, *extend;
     const char *mode, *schedule, *data, *task, *tokenizer, *grid_lengths, *batches, *chunk_list, *thread_list;
     const char *tasks, *template, *profile, *essay, *squad, *hotpotqa, *ruler_lengths, *own_tasks, *last_chunk;
     const char *prompt_form, *shard, *ids, *difficulty, *item_length, *domain;

@@ -118,7 +118,7 @@ static json_t *executor_settings(const ca_kern *kern, const ca_session_opt *opt)
         return json_pack("{s:I, s:I}", "heads_per_row", (json_int_t)opt->table.heads_per_row, "qblocks_per_row",
                          (json_int_t)opt->table.qblocks_per_row);
     if (opt->executor != CA_EXEC_AUTO) return json_object();
-    ca_cost_defaults(kern, &usual);
+    ca_cost_defaults(kern, opt->attention, &usual);
     const bool tuned = usual.flop != opt->cost.flop || usual.page_byte != opt->cost.page_byte || usual.job != opt->cost.job;
     return json_pack(
         "{s:o, s:o, s:o, s:o*}", "head_worth", decimal(opt->worth.heads), "qblock_worth", decimal(opt->worth.qblocks), "whole",
@@ -139,5 +139,7 @@ json_t *sweep_settings(const ca_kern *kern, const ca_session_opt *opt)
     }
     json_decref(selector);
     json_decref(executor);
+    if (all && opt->attention != CA_ATTENTION_NATIVE)
+        json_object_set_new(all, "attention", json_string(ca_attention_name(opt->attention)));
     return all;
 }

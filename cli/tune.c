@@ -32,12 +32,12 @@ bool tune_path(char *path, size_t cap)
     return (size_t)snprintf(path + n, cap - n, "/cost.json") < cap - n;
 }
 
-/* "CPU name, kernel set". */
-static void make_key(const ca_kern *kern, char key[256])
+/* "CPU name, kernel set", and ", int8 attention" where it is meant. */
+static void make_key(const ca_kern *kern, ca_attention attention, char key[256])
 {
     char cpu[128];
     ca_cpu_name(cpu, sizeof cpu);
-    snprintf(key, 256, "%s, %s", cpu, ca_kern_name(kern));
+    snprintf(key, 256, "%s, %s%s", cpu, ca_kern_name(kern), attention == CA_ATTENTION_INT8 ? ", int8 attention" : "");
 }
 
 static bool read_number(const json_t *entry, const char *key, double *out)
@@ -46,12 +46,13 @@ static bool read_number(const json_t *entry, const char *key, double *out)
     return isfinite(*out) && *out >= 0.0;
 }
 
-bool tune_load(const ca_kern *kern, ca_cost *out)
+bool tune_cost(const ca_kern *kern, ca_attention attention, ca_cost *out)
 {
     char path[PATH_BYTES], key[256];
-    ca_cost cost;
+    ca_cost_defaults(kern, attention, out);
+    ca_cost cost = *out;
     if (!tune_path(path, sizeof path)) return false;
-    make_key(kern, key);
+    make_key(kern, attention, key);
     json_t *all = json_load_file(path, 0, NULL);
     const json_t *entry = json_object_get(all, key);
     const bool good = entry && read_number(entry, "flop", &cost.flop) && read_number(entry, "page_byte", &cost.page_byte) &&
@@ -71,12 +72,12 @@ static void make_folders(const char *path)
     }
 }
 
-int tune_save(const ca_kern *kern, const ca_cost *cost)
+int tune_save(const ca_kern *kern, ca_attention attention, const ca_cost *cost)
 {
     struct file_result result;
     char path[PATH_BYTES], key[256];
     if (!tune_path(path, sizeof path)) return fail("neither XDG_CACHE_HOME nor HOME is set: nowhere to keep the measurement");
-    make_key(kern, key);
+    make_key(kern, attention, key);
     make_folders(path);
     json_t *all = json_load_file(path, 0, NULL);
     if (!json_is_object(all)) {

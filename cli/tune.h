@@ -9,10 +9,10 @@
 /* Where they are kept: $XDG_CACHE_HOME/compactattn/cost.json, or the same under ~/.cache. False when neither variable is set. */
 bool tune_path(char *path, size_t cap);
 
-/* Those kept for this CPU and kernel set; false, and *out untouched, when there are none. */
-bool tune_load(const ca_kern *kern, ca_cost *out);
+/* Those kept for this CPU, kernel set and type of attention, or else the built-in ones and false. */
+bool tune_cost(const ca_kern *kern, ca_attention attention, ca_cost *out);
 
-/* Keeps them, in place of others for the same CPU and kernel set. Returns an exit code. */
-int tune_save(const ca_kern *kern, const ca_cost *cost);
+/* Keeps them, in place of others for the same. Returns an exit code. */
+int tune_save(const ca_kern *kern, ca_attention attention, const ca_cost *cost);
 
 #endif

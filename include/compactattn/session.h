@@ -34,6 +34,7 @@ typedef struct ca_session_opt {
     uint32_t context;       /* tokens; 0 = the model's own context length, which is also the maximum */
     uint32_t chunk;         /* tokens per chunk, >= 1 */
     uint32_t page_tokens;   /* 32, 64 or 128 */
+    ca_attention attention; /* CA_ATTENTION_INT8: CA_E_UNSUPPORTED where ca_kern_int8_attention_name is NULL */
     int n_threads;          /* 0 = all */
 } ca_session_opt;
 

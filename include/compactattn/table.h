@@ -64,14 +64,16 @@ typedef struct ca_table_opt {
 } ca_table_opt;
 
 /* What a row costs, in any unit of time: jobs * (job + pages * (page_byte * bytes of a page)) + flop * floating-point operations.
- * A job is as many query vectors as the kernel set lets read the list together; (n - 1) / 2 of the row's own n Q blocks count as not
+ * A job is up to `vectors` query vectors, which read the list together; (n - 1) / 2 of the row's own n Q blocks count as not
  * reached. Only the ratios matter; `compactattn doctor --tune` measures them. */
 typedef struct ca_cost {
     double flop, page_byte, job;
+    uint32_t vectors; /* 0: those of the kernel set's native attention */
 } ca_cost;
 
-/* Built-in ratios of a kernel set: for tiles a byte of memory costs more operations than for vectors. */
-CA_API void ca_cost_defaults(const ca_kern *kern, ca_cost *out);
+/* Built-in ratios of a kernel set: for tiles a byte of memory costs more operations than for vectors, and for integers, which round
+ * it, many more. */
+CA_API void ca_cost_defaults(const ca_kern *kern, ca_attention attention, ca_cost *out);
 
 /* What the keys that a coarser row adds are worth: rows of n heads may cost 1 + heads (1 - 1/n) times as much as rows of one head,
  * rows of n Q blocks 1 + qblocks (1 - 1/n) times as much as rows of one. docs/quality.md says where the defaults come from. */

@@ -36,13 +36,14 @@ typedef struct cut {
 } cut;
 
 /* Large jobs read a page once for many queries; but there should be some for every thread. */
-static cut choose_cut(const ca_kern *kern, const ca_table *table, int n_threads)
+static cut choose_cut(const ca_kern *kern, const ca_attn_int8 *int8, const ca_table *table, int n_threads)
 {
+    const uint32_t full = int8 ? int8->job : kern->attn_job, unit = int8 ? int8->unit : kern->attn_unit;
     uint64_t total = 0;
     for (uint32_t r = 0; r < table->n_rows; r++) total += (uint64_t)table->rows[r].n_heads * table->rows[r].n_tokens;
     const uint64_t share = total / ((uint64_t)n_threads * JOBS_PER_THREAD);
-    const uint32_t most = share < kern->attn_job ? ca_max_u32((uint32_t)share, SMALLEST_JOB) : kern->attn_job;
-    return (cut){ .most = (uint32_t)ca_align_up(most, kern->attn_unit), .unit = kern->attn_unit };
+    const uint32_t most = share < full ? ca_max_u32((uint32_t)share, SMALLEST_JOB) : full;
+    return (cut){ .most = (uint32_t)ca_align_up(most, unit), .unit = unit };
 }
 
 static bool is_decode(const ca_table *table)
@@ -72,9 +73,13 @@ static uint32_t job_vectors(cut c, uint32_t n)
     return (uint32_t)ca_align_up(ca_ceil_div(n, parts), c.unit);
 }
 
+/* For either kind of products. */
 static size_t thread_scratch(const ca_cache *cache)
 {
-    return ca_align_up(cache->opt.kern->attn_scratch_bytes(cache->opt.head_dim, cache->opt.page_tokens), 64);
+    const ca_cache_opt *o = &cache->opt;
+    const size_t native = o->kern->attn_scratch_bytes(o->head_dim, o->page_tokens);
+    const size_t integers = cache->int8 ? cache->int8->scratch_bytes(o->head_dim) : 0;
+    return ca_align_up(native > integers ? native : integers, 64);
 }
 
 size_t ca_attend_ws_bytes(const ca_cache *cache, uint32_t n_heads, uint32_t n_tokens, int n_threads)
@@ -187,17 +192,18 @@ static void write_parts(const ca_cache *cache, const ca_table *table, const job_
     }
 }
 
-/* ca_attend of checked arguments; what it takes of the workspace stays taken. */
-static ca_status run(const ca_cache *cache, const ca_table *table, float scale, const float *q, size_t q_stride, void *o,
-                     size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws)
+/* Attention of checked arguments, with products of integers where int8 is given; what it takes of the workspace stays taken. */
+static ca_status run(const ca_cache *cache, const ca_attn_int8 *int8, const ca_table *table, float scale, const float *q,
+                     size_t q_stride, void *o, size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws)
 {
     job_list list;
     void *refs_mem = NULL, *scratch_mem = NULL;
-    CA_TRY(plan(cache, table, choose_cut(cache->opt.kern, table, n_threads), ws, &list));
+    CA_TRY(plan(cache, table, choose_cut(cache->opt.kern, int8, table, n_threads), ws, &list));
     CA_TRY(ca_ws_take(ws, "attend pages", table->n_pages, sizeof(ca_page_ref), &refs_mem));
     CA_TRY(ca_ws_take(ws, "attend scratch", (size_t)n_threads, thread_scratch(cache), &scratch_mem));
     ca_page_ref *refs = refs_mem;
     unsigned char *scratch = scratch_mem;
+    const size_t scratch_bytes = thread_scratch(cache);
     for (size_t i = 0; i < table->n_pages; i++) {
         const ca_page_info *info = &cache->info[table->pages[i]];
         refs[i] = (ca_page_ref){ .data = ca_page_data(cache, table->pages[i]), .pos = info->pos, .len = info->len };
@@ -228,21 +234,41 @@ static ca_status run(const ca_cache *cache, const ca_table *table, float scale, 
             .count = part->count,
             .scale = scale,
             .sums = part->sums,
-            .scratch = scratch + (size_t)omp_get_thread_num() * thread_scratch(cache),
+            .scratch = scratch + (size_t)omp_get_thread_num() * scratch_bytes,
         };
-        cache->opt.kern->attn(&j);
+        if (int8)
+            int8->attn(&j, cache->opt.kern->type);
+        else
+            cache->opt.kern->attn(&j);
     }
     write_parts(cache, table, &list, o, o_stride, out_type);
     return CA_OK;
 }
 
-ca_status ca_attend(const ca_cache *cache, const ca_table *table, float scale, const float *q, size_t q_stride, void *o,
-                    size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws)
+static ca_status attend(const ca_cache *cache, const ca_attn_int8 *int8, const ca_table *table, float scale, const float *q,
+                        size_t q_stride, void *o, size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws)
 {
     CA_TRY(check(cache, table, scale, q_stride, o_stride));
     if (n_threads < 1) return ca_fail(CA_E_ARG, "attend: %d threads", n_threads);
     const size_t mark = ws->used;
-    const ca_status st = run(cache, table, scale, q, q_stride, o, o_stride, out_type, n_threads, ws);
+    const ca_status st = run(cache, int8, table, scale, q, q_stride, o, o_stride, out_type, n_threads, ws);
     ws->used = mark;
     return st;
+}
+
+ca_status ca_attend(const ca_cache *cache, const ca_table *table, float scale, const float *q, size_t q_stride, void *o,
+                    size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws)
+{
+    return attend(cache, NULL, table, scale, q, q_stride, o, o_stride, out_type, n_threads, ws);
+}
+
+ca_status ca_attend_int8(const ca_cache *cache, const ca_table *table, float scale, const float *q, size_t q_stride, void *o,
+                         size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws)
+{
+    if (!cache->int8)
+        return ca_fail(CA_E_UNSUPPORTED,
+                       "attend: kernel set %s on this CPU has no attention of 8-bit integers over pages of %u tokens",
+                       cache->opt.kern->name, cache->opt.page_tokens);
+    /* Rounding a page for the few queries of decode takes longer than it saves. */
+    return attend(cache, is_decode(table) ? NULL : cache->int8, table, scale, q, q_stride, o, o_stride, out_type, n_threads, ws);
 }

@@ -124,6 +124,7 @@ ca_status ca_cache_create(const ca_cache_opt *opt, ca_cache **out)
         return ca_fail(CA_E_MEMORY, "cache: %zu bytes of KV pages cannot be mapped: use a shorter context", s.total);
     }
     *c = (ca_cache){ .opt = *opt,
+                     .int8 = ca_attn_int8_choose(opt->kern, opt->page_tokens),
                      .page_bytes = s.page_bytes,
                      .n_pages = (uint32_t)s.n_pages,
                      .blocks_cap = (uint32_t)s.blocks_cap,

@@ -5,6 +5,7 @@
 #include <compactattn/cache.h>
 
 #include "cache/gate.h"
+#include "kern/attn_int8.h"
 #include "kern/kern.h"
 
 /* One (sequence, layer, KV head): its pages in order, and the summaries of their blocks. */
@@ -24,6 +25,7 @@ typedef struct ca_page_info {
 
 struct ca_cache {
     ca_cache_opt opt;
+    const ca_attn_int8 *int8; /* attention of integers over its pages; NULL = none */
     size_t page_bytes;
     uint32_t n_pages, blocks_cap; /* pages, scratch included; blocks that one head can hold */
     uint32_t n_pool, n_gather;    /* the first n_pool pages are the pool; then n_gather scratch pages per KV head */

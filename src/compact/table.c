@@ -256,9 +256,14 @@ ca_status ca_table_add_compact(const ca_cache *cache, const ca_mask *mask, const
                     table);
 }
 
-void ca_cost_defaults(const ca_kern *kern, ca_cost *out)
+void ca_cost_defaults(const ca_kern *kern, ca_attention attention, ca_cost *out)
 {
-    *out = (ca_cost){ .flop = 1.0, .page_byte = kern->byte_flop, .job = kern->job_flop };
+    enum { ANY_PAGE = CA_ATTN_INT8_PANEL };
+    const ca_attn_int8 *int8 = attention == CA_ATTENTION_INT8 ? ca_attn_int8_choose(kern, ANY_PAGE) : NULL;
+    *out = (ca_cost){ .flop = 1.0,
+                      .page_byte = int8 ? int8->byte_flop : kern->byte_flop,
+                      .job = int8 ? int8->job_flop : kern->job_flop,
+                      .vectors = int8 ? int8->job : kern->attn_job };
 }
 
 void ca_worth_defaults(ca_worth *out)
@@ -269,7 +274,7 @@ void ca_worth_defaults(ca_worth *out)
 /* Cost of a row of n query vectors and n_pages pages. */
 static double row_cost(const ca_cache *cache, const ca_cost *cost, double vectors, double n_pages)
 {
-    const double jobs = ceil(vectors / cache->opt.kern->attn_job);
+    const double jobs = ceil(vectors / (cost->vectors > 0 ? cost->vectors : cache->opt.kern->attn_job));
     return jobs * (cost->job + n_pages * (double)cache->page_bytes * cost->page_byte) +
            cost->flop * 4.0 * vectors * n_pages * cache->opt.page_tokens * cache->opt.head_dim;
 }

@@ -53,8 +53,16 @@ static ca_status resolve(const ca_model *model, const ca_session_opt *opt, ca_se
     if (opt->context > info.max_context)
         return ca_fail(CA_E_ARG, "session: context %u is above the model's %u tokens", opt->context, info.max_context);
     if (opt->context == 0) out->context = info.max_context;
-    if (opt->cost.flop == 0.0 && opt->cost.page_byte == 0.0 && opt->cost.job == 0.0) ca_cost_defaults(model->kern, &out->cost);
+    if (opt->cost.flop == 0.0 && opt->cost.page_byte == 0.0 && opt->cost.job == 0.0)
+        ca_cost_defaults(model->kern, opt->attention, &out->cost);
     if (opt->select.oracle.scale == 0.0F) out->select.oracle.scale = info.attn_scale;
+    if (opt->attention != CA_ATTENTION_NATIVE && opt->attention != CA_ATTENTION_INT8)
+        return ca_fail(CA_E_ARG, "session: type %d of attention is unknown", (int)opt->attention);
+    if (opt->attention == CA_ATTENTION_INT8 && !ca_kern_int8_attention_name(model->kern, opt->page_tokens))
+        return ca_fail(CA_E_UNSUPPORTED,
+                       "session: attention of 8-bit integers needs AVX-512 VNNI, a kernel set of AVX-512 (this is %s) and pages of "
+                       "64 tokens or more (these are of %u)",
+                       ca_kern_name(model->kern), opt->page_tokens);
     if (opt->chunk == 0) return ca_fail(CA_E_ARG, "session: chunk 0: give at least 1 token per chunk");
     out->chunk = ca_min_u32(opt->chunk, out->context);
     const uint32_t group = info.n_heads / info.n_kv_heads;
@@ -320,8 +328,9 @@ static ca_status attention(ca_session *s, const chunk_job *job, uint32_t layer)
     const double appended = omp_get_wtime();
     CA_TRY(plan_rows(s, job, &p, sums));
     const double planned = omp_get_wtime();
-    CA_TRY(ca_attend(s->cache, &p.table, info->attn_scale, p.q.q, p.q.stride, s->acts.h, (size_t)info->n_heads * info->head_dim,
-                     ca_kern_flow_dtype(s->model->kern), s->opt.n_threads, &s->ws));
+    CA_TRY((s->opt.attention == CA_ATTENTION_INT8 ? ca_attend_int8 : ca_attend)(
+        s->cache, &p.table, info->attn_scale, p.q.q, p.q.stride, s->acts.h, (size_t)info->n_heads * info->head_dim,
+        ca_kern_flow_dtype(s->model->kern), s->opt.n_threads, &s->ws));
     const double end = omp_get_wtime();
 
     ca_table_count count;

@@ -80,6 +80,7 @@ static void describe(const ca_session *s, description *d)
     if (o->executor == CA_EXEC_AUTO) say(d, "cost %g %g %g\n", o->cost.flop, o->cost.page_byte, o->cost.job);
     say(d, "kernels %s, %s products, pages of %u, summaries %u, chunk %u\n", ca_kern_name(s->cache->opt.kern),
         ca_matmul_name(s->info.matmul), o->page_tokens, s->cache->opt.summaries, s->asked_chunk);
+    if (o->attention != CA_ATTENTION_NATIVE) say(d, "%s attention\n", ca_attention_name(o->attention));
     if (s->cache->opt.summaries & CA_SUMMARY_GATE) say(d, "gate %016" PRIx64 "\n", ca_gate_fingerprint(s->cache->opt.gate));
     say_selector(&o->select, d);
 }

@@ -59,6 +59,14 @@ printed '"share_of_memory": \(0\.[0-9]*\|1\.[0-4][0-9]*\|[1-9][0-9.]*e-[0-9]*\),
 printed '"memory_gb_per_s": [1-9]'
 accept bench attention --shape q1024,kv1024,h1:1,d16 --methods dense --runs 1 --json --no-check
 [ "$(grep -c '"\(gb_per_s\|memory_gb_per_s\|share_of_memory\)": null' "$work/out")" -eq 3 ] || fail "memory without need"
+if "$COMPACTATTN" doctor --json | grep -q '"int8_attention": "'; then
+    accept bench attention --shape q256,kv1024,h4:2,d64 --methods auto --runs 1 --json --attention int8
+    printed '"error": 0.0[0-3]' # rounded, and no more
+    XDG_CACHE_HOME=$work/cache accept doctor --tune
+    printed 'Cost model of auto rows with --attention int8: measured, '
+else
+    refuse 1 "no attention of 8-bit integers" bench attention --shape q256,kv1024,h4:2,d64 --runs 1 --attention int8
+fi
 head -c 3000 "$golden/smollm2/p1500.txt" >"$work/short.txt"
 accept bench quality -m "$MODEL" -f "$work/short.txt" --out "$work/q" --runs 1 --chunk 200 --sweep dense --sweep auto:alpha=0,5
 [ "$(wc -l <"$work/q/quality.csv")" -eq 4 ] || fail "quality.csv has not 1 + 3 lines"

@@ -29,6 +29,17 @@ printed '"tokens": \[\],'
 
 accept run -m "$MODEL" --raw -p "$fox" -n 4 --matmul int8
 [ "$(cat "$work/out")" = "'s a story about" ] || fail "not the known continuation with integer products"
+if "$COMPACTATTN" doctor | grep -q 'nothing here runs --attention int8'; then
+    refuse 1 "attention of 8-bit integers needs AVX-512 VNNI" run -m "$MODEL" -p "$fox" --attention int8
+else
+    tool run -m "$MODEL" --raw -p "$fox" -n 4 --attention int8 --stats
+    [ "$code" -eq 0 ] || fail "--attention int8 does not run"
+    [ "$(cat "$work/out")" = "'s a story about" ] || fail "not the known continuation with integer attention"
+    grep -q '+int8-attention' "$work/err" || fail "--stats does not say that attention is of integers"
+fi
+refuse 1 "attention of 8-bit integers needs AVX-512 VNNI" run -m "$MODEL" -p "$fox" --attention int8 --isa scalar
+refuse 1 "(these are of 32)" run -m "$MODEL" -p "$fox" --attention int8 --page 32
+refuse 2 "--attention" run -m "$MODEL" -p "$fox" --attention int4
 refuse 2 "--matmul" run -m "$MODEL" -p "$fox" --matmul int4
 
 # --isa holds for oneDNN, too, which says what it may use. Weights that are drawn are floats, whose products are its.

@@ -144,7 +144,8 @@ static void check_greedy(const char *folder, const struct prompt *p, const bound
     free(golden);
 }
 
-static void check_prompt(const ca_model *model, const char *folder, const struct prompt *p, const bounds *bound)
+static void check_prompt(const ca_model *model, ca_attention attention, const char *folder, const struct prompt *p,
+                         const bounds *bound)
 {
     ca_model_info info;
     ca_session_opt opt;
@@ -155,6 +156,7 @@ static void check_prompt(const ca_model *model, const char *folder, const struct
     assert_non_null(ids);
     ca_model_get_info(model, &info);
     ca_session_defaults(CA_EXEC_DENSE, &opt);
+    opt.attention = attention;
     if (ca_session_create(model, &opt, &session) != CA_OK) fail_msg("%s", ca_last_error());
     likelihood l = { .ids = ids, .n = n, .vocab = info.vocab };
     const ca_prefill_opt all = { .user = &l, .n_logits = (uint32_t)n, .on_logits = add_likelihood };
@@ -171,7 +173,7 @@ static void check_prompt(const ca_model *model, const char *folder, const struct
 }
 
 /* Runs the first n_prompts prompts where this machine has the kernel set. */
-static void check_isa(const char *isa, ca_matmul matmul, size_t n_prompts)
+static void check_isa(const char *isa, ca_matmul matmul, ca_attention attention, size_t n_prompts)
 {
     ca_model *model = NULL;
     const ca_model_opt opt = { .isa = isa, .matmul = matmul };
@@ -181,41 +183,44 @@ static void check_isa(const char *isa, ca_matmul matmul, size_t n_prompts)
         skip();
     }
     if (ca_model_open(CA_TEST_MODEL, &opt, &model) != CA_OK) fail_msg("%s (`make model` fetches it)", ca_last_error());
-    const bounds *bound = ca_kern_dtype(kern) == CA_BF16 || matmul == CA_MATMUL_INT8 ? &bits8_bounds : &f32_bounds;
+    const bounds *bound = ca_kern_dtype(kern) == CA_BF16 || matmul == CA_MATMUL_INT8 || attention == CA_ATTENTION_INT8
+                              ? &bits8_bounds
+                              : &f32_bounds;
     for (size_t i = 0; i < n_prompts; i++)
-        check_prompt(model, prompts[i].shared ? CA_SHARED_GOLDEN : CA_TEST_DATA, &prompts[i], bound);
+        check_prompt(model, attention, prompts[i].shared ? CA_SHARED_GOLDEN : CA_TEST_DATA, &prompts[i], bound);
     ca_model_close(model);
 }
 
 static void test_bf16(void **state)
 {
     (void)state;
-    check_isa("avx512bf16", CA_MATMUL_NATIVE, 4);
+    check_isa("avx512bf16", CA_MATMUL_NATIVE, CA_ATTENTION_NATIVE, 4);
 }
 
 static void test_avx512(void **state)
 {
     (void)state;
-    check_isa("avx512", CA_MATMUL_NATIVE, 4);
+    check_isa("avx512", CA_MATMUL_NATIVE, CA_ATTENTION_NATIVE, 4);
 }
 
 static void test_mixed(void **state)
 {
     (void)state;
     const ca_kern *kern = NULL;
-    check_isa(ca_kern_choose("avx512mixed", &kern) == CA_OK ? "avx512mixed" : "avx2mixed", CA_MATMUL_NATIVE, 3);
+    check_isa(ca_kern_choose("avx512mixed", &kern) == CA_OK ? "avx512mixed" : "avx2mixed", CA_MATMUL_NATIVE, CA_ATTENTION_NATIVE,
+              3);
 }
 
 static void test_avx2(void **state)
 {
     (void)state;
-    check_isa("avx2", CA_MATMUL_NATIVE, 3);
+    check_isa("avx2", CA_MATMUL_NATIVE, CA_ATTENTION_NATIVE, 3);
 }
 
 static void test_scalar(void **state)
 {
     (void)state;
-    check_isa("scalar", CA_MATMUL_NATIVE, 1); /* slow */
+    check_isa("scalar", CA_MATMUL_NATIVE, CA_ATTENTION_NATIVE, 1); /* slow */
 }
 
 static void test_int8(void **state)
@@ -224,15 +229,25 @@ static void test_int8(void **state)
     const ca_kern *best = NULL;
     assert_int_equal(ca_kern_choose(NULL, &best), CA_OK);
     const bool fast = strcmp(ca_kern_int8_name(best), "portable") != 0;
-    check_isa(NULL, CA_MATMUL_INT8, fast ? 4 : 1);
-    if (fast && ca_kern_dtype(best) == CA_BF16) check_isa("avx512", CA_MATMUL_INT8, 3);
+    check_isa(NULL, CA_MATMUL_INT8, CA_ATTENTION_NATIVE, fast ? 4 : 1);
+    if (fast && ca_kern_dtype(best) == CA_BF16) check_isa("avx512", CA_MATMUL_INT8, CA_ATTENTION_NATIVE, 3);
+}
+
+static void test_int8_attention(void **state)
+{
+    (void)state;
+    const ca_kern *kern = NULL;
+    if (ca_kern_choose("avx512", &kern) != CA_OK || !ca_kern_int8_attention_name(kern, 128)) skip();
+    check_isa("avx512", CA_MATMUL_NATIVE, CA_ATTENTION_INT8, 4);
+    check_isa("avx512", CA_MATMUL_INT8, CA_ATTENTION_INT8, 4);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bf16), cmocka_unit_test(test_avx512), cmocka_unit_test(test_mixed),
-        cmocka_unit_test(test_avx2), cmocka_unit_test(test_scalar), cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_bf16),           cmocka_unit_test(test_avx512), cmocka_unit_test(test_mixed),
+        cmocka_unit_test(test_avx2),           cmocka_unit_test(test_scalar), cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_int8_attention),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -205,9 +205,9 @@ static void best_shape(void **state)
     ca_cost built_in;
     ca_worth built_in_worth;
     must(ca_kern_choose(NULL, &kern), "kern");
-    ca_cost_defaults(kern, &built_in);
+    ca_cost_defaults(kern, CA_ATTENTION_NATIVE, &built_in);
     ca_worth_defaults(&built_in_worth);
-    const ca_cost costs[] = { built_in, { 1.0, 0.0, 0.0 }, { 1.0, 0.0, 1e7 }, { 0.01, 3.0, 10.0 } };
+    const ca_cost costs[] = { built_in, { 1.0, 0.0, 0.0, 0 }, { 1.0, 0.0, 1e7, 0 }, { 0.01, 3.0, 10.0, 0 } };
     const ca_worth worths[] = { built_in_worth, { 0.0F, 0.0F, 2.0F }, { 0.3F, 3.0F, 2.0F }, { 0.1F, 0.1F, 0.5F } };
     seen count = { 0 };
     for (size_t n = 0; n < N_CASES * N_KEEPS; n++) {
@@ -240,7 +240,7 @@ static void full_mask(void **state)
     const ca_kern *kern = NULL;
     ca_cost cost;
     must(ca_kern_choose(NULL, &kern), "kern");
-    ca_cost_defaults(kern, &cost);
+    ca_cost_defaults(kern, CA_ATTENTION_NATIVE, &cost);
     const ca_worth worths[] = { { 0.0F, 0.0F, 2.0F }, { 1.0F, 0.7F, 0.5F }, { 1e6F, 1e6F, 2.0F } };
     for (size_t n = 0; n < N_CASES * 3; n++) {
         const select_case *c = &cases[n / 3];
@@ -268,12 +268,18 @@ static void bad_costs(void **state)
         ca_worth worth;
         const char *says;
     } bad[] = {
-        { { 0.0, 1.0, 1.0 }, { 0.0F, 0.0F, 0.0F }, "cost 0" },       { { -1.0, 1.0, 1.0 }, { 0.0F, 0.0F, 0.0F }, "cost -1" },
-        { { (double)NAN, 1.0, 1.0 }, { 0.0F, 0.0F, 0.0F }, "cost" }, { { 1.0, -2.0, 1.0 }, { 0.0F, 0.0F, 0.0F }, "-2" },
-        { { 1.0, (double)NAN, 1.0 }, { 0.0F, 0.0F, 0.0F }, "cost" }, { { 1.0, 1.0, -3.0 }, { 0.0F, 0.0F, 0.0F }, "-3" },
-        { { 1.0, 1.0, (double)NAN }, { 0.0F, 0.0F, 0.0F }, "cost" }, { { 1.0, 1.0, 1.0 }, { -0.5F, 0.0F, 0.0F }, "worth -0.5" },
-        { { 1.0, 1.0, 1.0 }, { NAN, 0.0F, 0.0F }, "worth" },         { { 1.0, 1.0, 1.0 }, { 0.0F, -0.25F, 0.0F }, "-0.25" },
-        { { 1.0, 1.0, 1.0 }, { 0.0F, NAN, 0.0F }, "worth" },         { { 1.0, 1.0, 1.0 }, { 0.0F, 0.0F, -0.75F }, "-0.75" },
+        { { 0.0, 1.0, 1.0, 0 }, { 0.0F, 0.0F, 0.0F }, "cost 0" },
+        { { -1.0, 1.0, 1.0, 0 }, { 0.0F, 0.0F, 0.0F }, "cost -1" },
+        { { (double)NAN, 1.0, 1.0, 0 }, { 0.0F, 0.0F, 0.0F }, "cost" },
+        { { 1.0, -2.0, 1.0, 0 }, { 0.0F, 0.0F, 0.0F }, "-2" },
+        { { 1.0, (double)NAN, 1.0, 0 }, { 0.0F, 0.0F, 0.0F }, "cost" },
+        { { 1.0, 1.0, -3.0, 0 }, { 0.0F, 0.0F, 0.0F }, "-3" },
+        { { 1.0, 1.0, (double)NAN, 0 }, { 0.0F, 0.0F, 0.0F }, "cost" },
+        { { 1.0, 1.0, 1.0, 0 }, { -0.5F, 0.0F, 0.0F }, "worth -0.5" },
+        { { 1.0, 1.0, 1.0, 0 }, { NAN, 0.0F, 0.0F }, "worth" },
+        { { 1.0, 1.0, 1.0, 0 }, { 0.0F, -0.25F, 0.0F }, "-0.25" },
+        { { 1.0, 1.0, 1.0, 0 }, { 0.0F, NAN, 0.0F }, "worth" },
+        { { 1.0, 1.0, 1.0, 0 }, { 0.0F, 0.0F, -0.75F }, "-0.75" },
     };
     ca_table t = new_table(&d);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -283,7 +289,7 @@ static void bad_costs(void **state)
         assert_int_equal(t.n_rows, 0);
     }
     m.n_heads = 4; /* not the chunk's */
-    assert_int_equal(ca_table_add_auto(d.cache, &m, &(ca_cost){ 1.0, 1.0, 1.0 }, &(ca_worth){ .whole = 2.0F }, NULL, &t),
+    assert_int_equal(ca_table_add_auto(d.cache, &m, &(ca_cost){ 1.0, 1.0, 1.0, 0 }, &(ca_worth){ .whole = 2.0F }, NULL, &t),
                      CA_E_SHAPE);
     attn_data_destroy(&d);
 }

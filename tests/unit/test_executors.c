@@ -84,7 +84,7 @@ static ca_table build(attn_data *d, const method *how, ca_mask *mask)
     const ca_queries q = queries_of(d);
     const ca_kern *kern = NULL;
     must(ca_kern_choose(NULL, &kern), "kern");
-    ca_cost_defaults(kern, &cost);
+    ca_cost_defaults(kern, CA_ATTENTION_NATIVE, &cost);
     d->ws.used = 0;
     must(ca_table_create(d->cache, &d->chunk, &d->ws, &t), "table");
     if (how->ex != DENSE && how->ex != QUOKA) {

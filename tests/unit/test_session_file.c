@@ -262,7 +262,7 @@ static void other_settings(void **state)
     opt.select.seer.n_steps = 1;
     opt.select.seer.steps[0].max_kv = 4096;
     opt.select.seer.steps[0].threshold = 0.5F;
-    opt.cost = (ca_cost){ 1.0, 2.0, 3.0 };
+    opt.cost = (ca_cost){ 1.0, 2.0, 3.0, 0 };
     ca_session *a = create(f->model, &opt);
     must(ca_session_prefill(a, f->tokens, N, NULL));
     must(ca_session_save(a, f->path));
@@ -279,6 +279,17 @@ static void other_settings(void **state)
     ca_session *b = create(f->model, &opt);
     must(ca_session_load(b, f->path));
     ca_session_destroy(b);
+    opt.page_tokens = 64; /* what integers take */
+    opt.select.selector = CA_SELECT_FLASHPREFILL;
+    if (ca_kern_int8_attention_name(ca_model_kern(f->model), opt.page_tokens)) {
+        a = create(f->model, &opt);
+        must(ca_session_prefill(a, f->tokens, N, NULL));
+        must(ca_session_save(a, f->path));
+        ca_session_destroy(a);
+        other = opt;
+        other.attention = CA_ATTENTION_INT8;
+        refused(f, f->model, &other, CA_E_SHAPE, "int8 attention");
+    }
     ca_gate_destroy(gate);
     ca_gate_destroy(another);
 }

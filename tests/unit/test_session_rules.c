@@ -339,6 +339,37 @@ static void test_bad_methods(void **state)
     }
 }
 
+/* Attention of integers where it runs: other logits, but near. Where it does not, the session says why. */
+static void integer_attention(void **state)
+{
+    const fixture *f = *state;
+    ca_session_opt opt = options(f, CA_EXEC_DENSE, CA_SELECT_NONE, 100);
+    ca_session *session = NULL;
+    float logits[2][TINY_VOCAB];
+    opt.attention = CA_ATTENTION_INT8;
+    assert_int_equal(opt.page_tokens, 32);
+    assert_int_equal(ca_session_create(f->model, &opt, &session), CA_E_UNSUPPORTED);
+    assert_non_null(strstr(ca_last_error(), "these are of 32"));
+    opt.attention = (ca_attention)7;
+    assert_int_equal(ca_session_create(f->model, &opt, &session), CA_E_ARG);
+    assert_non_null(strstr(ca_last_error(), "type 7"));
+    opt.page_tokens = 64;
+    if (!ca_kern_int8_attention_name(ca_model_kern(f->model), opt.page_tokens)) skip();
+    for (int i = 0; i < 2; i++) {
+        opt.attention = i == 1 ? CA_ATTENTION_INT8 : CA_ATTENTION_NATIVE;
+        assert_int_equal(ca_session_create(f->model, &opt, &session), CA_OK);
+        assert_int_equal(ca_session_prefill(session, f->tokens, N, NULL), CA_OK);
+        memcpy(logits[i], ca_session_logits(session), sizeof logits[i]);
+        ca_session_destroy(session);
+    }
+    double off = 0, all = 0;
+    for (size_t i = 0; i < TINY_VOCAB; i++) {
+        off += pow((double)logits[0][i] - (double)logits[1][i], 2);
+        all += pow((double)logits[0][i], 2);
+    }
+    assert_true(off > 0.0 && sqrt(off / all) < 0.03);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -349,6 +380,7 @@ int main(void)
         cmocka_unit_test(test_layer_stats),
         cmocka_unit_test(test_gate_after_truncation),
         cmocka_unit_test(test_bad_methods),
+        cmocka_unit_test(integer_attention),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

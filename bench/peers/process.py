@@ -74,6 +74,13 @@ class Peer:
         return answer
 
 
+def split(method: str) -> tuple[str, list[str]]:
+    """The method and the options of its products: METHOD, METHOD/int8, METHOD/int8+attention."""
+    method, _, products = method.partition("/")
+    options = ["--matmul", "int8"] if products.startswith("int8") else []
+    return method, options + (["--attention", "int8"] if products.endswith("+attention") else [])
+
+
 class Ours:
     """Our tool; every call is a process."""
 
@@ -97,14 +104,14 @@ class Ours:
         """GFLOP/s of the peak of our kernel set's multiply-add, right now."""
         return self.bench("attention", "--shape", "q64,kv128,h1:1,d64", "--methods", "dense", "--runs", 5)[0]["peak_gflops"]
 
-    def attention(self, shape: str) -> dict:
+    def attention(self, shape: str, products: str) -> dict:
         """The fields ms and error, among others."""
-        return self.bench("attention", "--shape", shape, "--methods", "dense", "--runs", 2)[0]
+        return self.bench("attention", "--shape", shape, "--methods", "dense", "--runs", 2, "--attention", products)[0]
 
     def prefill(self, method: str, length: int) -> float:
-        method, _, matmul = method.partition("/")
-        where = ("-m", self.model, "-f", self.text, "--lengths", length, "--matmul", matmul or "native")
-        return self.bench("prefill", *where, "--methods", method, "--runs", 1, "--warmup", 1)[0]["ttft_ms"]
+        method, products = split(method)
+        where = ("-m", self.model, "-f", self.text, "--lengths", length)
+        return self.bench("prefill", *where, "--methods", method, "--runs", 1, "--warmup", 1, *products)[0]["ttft_ms"]
 
     def tokens(self, length: int) -> list[int]:
         """The text's tokens, repeated or cut to the length, as `bench prefill` does it."""
@@ -112,9 +119,9 @@ class Ours:
         return (ids * (length // len(ids) + 1))[:length]
 
     def first_token(self, method: str, ids: Sequence[int]) -> int:
-        method, _, matmul = method.partition("/")
+        method, products = split(method)
         selector, _, executor = method.rpartition("+")
-        how = ["--executor", executor, "--matmul", matmul or "native"] + (["--selector", selector] if selector else [])
+        how = ["--executor", executor, *products] + (["--selector", selector] if selector else [])
         with tempfile.TemporaryDirectory() as folder:
             tokens, logits = Path(folder, "ids.npy"), Path(folder, "logits.npy")
             np.save(tokens, np.array(ids, np.uint32))

@@ -44,7 +44,9 @@ class Row:
 
     @property
     def label(self) -> str:
-        return self.who + ", sparse" * self.route.startswith("sparse") + ", int8" * self.route.endswith("int8 products")
+        kinds = {"int8 products": ", int8 products", "int8 products and attention": ", int8", "int8 attention": ", int8"}
+        kind = next((name for end, name in kinds.items() if self.route.endswith(end)), "")
+        return self.who + ", sparse" * self.route.startswith("sparse") + kind
 
     def cells(self) -> list[str]:
         return [show(getattr(self, name), FORMATS.get(name, "{}")) for name in COLUMNS]

@@ -13,7 +13,8 @@ const ca_attn_int8 *ca_attn_int8_choose(const ca_kern *kern, uint32_t page_token
     one = &ca_attn_int8_avx512vnni;
 #endif
     /* of no newer kind than the set, whose panels it reads */
-    const bool runs = one && (one->cpu_flags & ~ca_cpu_features()) == 0 && (one->sets & kern->cpu_flags) != 0;
+    const bool tiles = (kern->cpu_flags & CA_CPU_AMX_BF16) != 0; /* whose own products are faster */
+    const bool runs = one && !tiles && (one->cpu_flags & ~ca_cpu_features()) == 0 && (one->sets & kern->cpu_flags) != 0;
     return runs && page_tokens % CA_ATTN_INT8_PANEL == 0 && CA_ATTN_INT8_GROUP % page_tokens == 0 ? one : NULL;
 }
 

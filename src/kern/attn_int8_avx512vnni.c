@@ -528,10 +528,18 @@ static void group_values(const ca_attn_job *job, const scratch *s, const ca_page
     }
 }
 
+/* Asks for the lines that a result goes to some vectors before it is written. */
 static void write_out(const ca_attn_job *job, const scratch *s)
 {
     const uint32_t dim = job->head_dim;
-    for (uint32_t i = 0; i < job->count; i++) {
+    const size_t size = job->o_type == CA_F32 ? 4 : 2;
+    for (uint32_t step = 0; step < job->count + AHEAD; step++) {
+        if (step < job->count) {
+            const char *ahead = (const char *)job->o + ca_attn_at(job, step, job->o_stride) * size;
+            for (size_t line = 0; line < dim * size; line += 64) __builtin_prefetch(ahead + line, 1, 3);
+        }
+        if (step < AHEAD) continue;
+        const uint32_t i = step - AHEAD;
         const size_t at = ca_attn_at(job, i, job->o_stride);
         const float l = _mm512_reduce_add_ps(_mm512_loadu_ps(s->l + (size_t)i * VW));
         const float a = s->tiles[i / MR].a[lane_of(i % MR)];

@@ -26,7 +26,7 @@ CA_API ca_status ca_attend(const ca_cache *cache, const ca_table *table, float s
                            size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws);
 
 /* The same with products of 8-bit integers: queries, keys, values and probabilities are rounded on the way, to 127 or 255 steps of the
- * largest of a vector, a token, a dimension of 256 tokens, or a row of 64 tokens. Results differ from those of ca_attend by about a
+ * largest of a vector, a token, a dimension of 256 tokens, or a row of a panel of tokens. Results differ from those of ca_attend by about a
  * hundredth of their size; see docs/kernels.md for what that does to a model. Tables whose rows are all of one token run as in ca_attend.
  * The result of a (token, head) depends on its page list and on all that these pages hold, also what comes after its position.
  * Errors: CA_E_UNSUPPORTED where ca_kern_int8_attention_name is NULL. */

@@ -258,7 +258,7 @@ ca_status ca_table_add_compact(const ca_cache *cache, const ca_mask *mask, const
 
 void ca_cost_defaults(const ca_kern *kern, ca_attention attention, ca_cost *out)
 {
-    enum { ANY_PAGE = CA_ATTN_INT8_PANEL };
+    enum { ANY_PAGE = 128 };
     const ca_attn_int8 *int8 = attention == CA_ATTENTION_INT8 ? ca_attn_int8_choose(kern, ANY_PAGE) : NULL;
     *out = (ca_cost){ .flop = 1.0,
                       .page_byte = int8 ? int8->byte_flop : kern->byte_flop,

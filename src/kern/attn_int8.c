@@ -8,18 +8,25 @@ const char *ca_attention_name(ca_attention attention)
 
 const ca_attn_int8 *ca_attn_int8_choose(const ca_kern *kern, uint32_t page_tokens)
 {
-    const ca_attn_int8 *one = NULL;
+    static const ca_attn_int8 *const all[] = {
 #if defined(__x86_64__)
-    one = &ca_attn_int8_avx512vnni;
+        &ca_attn_int8_avx512vnni,
+        &ca_attn_int8_avxvnni,
 #endif
-    /* of no newer kind than the set, whose panels it reads */
-    const bool tiles = (kern->cpu_flags & CA_CPU_AMX_BF16) != 0; /* whose own products are faster */
-    const bool runs = one && !tiles && (one->cpu_flags & ~ca_cpu_features()) == 0 && (one->sets & kern->cpu_flags) != 0;
-    return runs && page_tokens % CA_ATTN_INT8_PANEL == 0 && CA_ATTN_INT8_GROUP % page_tokens == 0 ? one : NULL;
+        NULL,
+    };
+    const uint32_t features = ca_cpu_features();
+    const bool fits = page_tokens > 0 && CA_ATTN_INT8_GROUP % page_tokens == 0;
+    if (!fits || (kern->cpu_flags & CA_CPU_AMX_BF16) != 0) return NULL; /* the products of tiles are faster */
+    for (size_t i = 0; all[i]; i++)
+        if ((all[i]->cpu_flags & ~features) == 0 && (all[i]->sets & kern->cpu_flags) != 0 && kern->k_panel == all[i]->panel &&
+            kern->v_panel == all[i]->panel && page_tokens % all[i]->panel == 0)
+            return all[i];
+    return NULL;
 }
 
 const char *ca_kern_int8_attention_name(const ca_kern *kern, uint32_t page_tokens)
 {
-    const ca_attn_int8 *one = page_tokens > 0 ? ca_attn_int8_choose(kern, page_tokens) : NULL;
+    const ca_attn_int8 *one = ca_attn_int8_choose(kern, page_tokens);
     return one ? one->name : NULL;
 }

@@ -31,9 +31,7 @@ const ca_int8 ca_int8_portable = { "portable", 1, 0, 0, product };
 
 static const ca_int8 *const all[] = {
 #if defined(__x86_64__)
-    &ca_int8_amxint8,
-    &ca_int8_avx512vnni,
-    &ca_int8_avx2,
+    &ca_int8_amxint8,  &ca_int8_avx512vnni, &ca_int8_avxvnni, &ca_int8_avx2,
 #elif defined(__aarch64__)
     &ca_int8_neondot,
 #endif

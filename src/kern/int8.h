@@ -58,6 +58,6 @@ const ca_int8 *ca_int8_choose(const ca_kern *kern);
 /* The i-th of this build, best first, that this CPU runs; NULL behind the last. */
 const ca_int8 *ca_int8_at(size_t i);
 
-extern const ca_int8 ca_int8_amxint8, ca_int8_avx512vnni, ca_int8_avx2, ca_int8_neondot, ca_int8_portable;
+extern const ca_int8 ca_int8_amxint8, ca_int8_avx512vnni, ca_int8_avxvnni, ca_int8_avx2, ca_int8_neondot, ca_int8_portable;
 
 #endif

@@ -51,6 +51,7 @@ static const struct {
     { CA_CPU_AVX2_FMA, "avx2+fma" }, { CA_CPU_AVX512, "avx512f+bw+dq+vl" }, { CA_CPU_AVX512_BF16, "avx512_bf16" },
     { CA_CPU_NEON, "asimd" },        { CA_CPU_NEON_BF16, "bf16" },          { CA_CPU_AVX512_VNNI, "avx512_vnni" },
     { CA_CPU_NEON_DOT, "asimddp" },  { CA_CPU_AMX_BF16, "amx_bf16" },       { CA_CPU_AMX_INT8, "amx_int8" },
+    { CA_CPU_AVX_VNNI, "avx_vnni" },
 };
 enum { N_FLAGS = sizeof flags / sizeof flags[0] };
 
@@ -91,6 +92,7 @@ uint32_t ca_cpu_features(void)
     __builtin_cpu_init(); /* checks that the system saves the registers, too */
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C))
         f |= CA_CPU_AVX2_FMA;
+    if ((f & CA_CPU_AVX2_FMA) && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1U << 4))) f |= CA_CPU_AVX_VNNI;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl")) {
         f |= CA_CPU_AVX512;

@@ -37,8 +37,10 @@ else
     [ "$(cat "$work/out")" = "'s a story about" ] || fail "not the known continuation with integer attention"
     grep -q '+int8-attention' "$work/err" || fail "--stats does not say that attention is of integers"
 fi
+if "$COMPACTATTN" doctor | grep -q 'avx512vnni runs --attention int8'; then
+    refuse 1 "(these are of 32)" run -m "$MODEL" -p "$fox" --attention int8 --page 32
+fi
 refuse 1 "attention of 8-bit integers needs AVX-512 VNNI" run -m "$MODEL" -p "$fox" --attention int8 --isa scalar
-refuse 1 "(these are of 32)" run -m "$MODEL" -p "$fox" --attention int8 --page 32
 refuse 2 "--attention" run -m "$MODEL" -p "$fox" --attention int4
 refuse 2 "--matmul" run -m "$MODEL" -p "$fox" --matmul int4
 

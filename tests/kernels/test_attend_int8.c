@@ -22,19 +22,27 @@ static const attn_shape shapes[] = {
     { 65, 97, 2, 1, 16, 64, "smallest head" },
     { 300, 1100, 4, 1, 64, 64, "several jobs, a group that ends early" },
     { 257, 1025, 1, 1, 64, 128, "one token in the last page" },
+    { 70, 333, 4, 2, 64, 32, "pages of 32, which panels of 64 do not fit" },
 };
 
-static const char *const isas[] = { "amxbf16", "avx512bf16", "avx512mixed", "avx512" };
+static const char *const isas[] = { "amxbf16", "avx512bf16", "avx512mixed", "avx512", "avx2mixed", "avx2" };
 
 static const float scale = 0.12F;
 
 /* NULL where this machine lacks the set, or has no integers for it. */
-static const ca_kern *usable(const char *isa)
+static const ca_kern *usable(const char *isa, uint32_t page)
 {
     const ca_kern *kern = NULL;
-    if (ca_kern_choose(isa, &kern) == CA_OK && ca_kern_int8_attention_name(kern, 128)) return kern;
-    print_message("[  SKIPPED ] %s: no attention of integers here\n", isa);
+    if (ca_kern_choose(isa, &kern) == CA_OK && ca_kern_int8_attention_name(kern, page)) return kern;
+    print_message("[  SKIPPED ] %s, pages of %u: no attention of integers here\n", isa, page);
     return NULL;
+}
+
+/* The best set that has it. */
+static const ca_kern *best(void)
+{
+    const ca_kern *kern = usable("avx512", 64);
+    return kern ? kern : usable("avx2", 64);
 }
 
 typedef enum rows { DENSE, WINDOW, COMPACT, BLOCK_SPARSE, N_ROWS } rows;
@@ -91,10 +99,11 @@ static double power(double z)
     return (double)(((((1U << 14) - (f * (c1 - (f * c2 >> 16)) >> 16)) >> (fine / 2048)) * 510 + (1U << 14)) >> 15);
 }
 
-/* One query vector of a row. */
-static void define(const attn_data *d, const ca_row *row, const uint32_t *blocks, uint32_t token, uint32_t head, float *o)
+/* One query vector of a row; panel: tokens of a panel of keys. */
+static void define(const attn_data *d, uint32_t panel, const ca_row *row, const uint32_t *blocks, uint32_t token, uint32_t head,
+                   float *o)
 {
-    enum { GROUP = CA_ATTN_INT8_GROUP, PANEL = CA_ATTN_INT8_PANEL, MAX_DIM = 256 };
+    enum { GROUP = CA_ATTN_INT8_GROUP, MAX_PANEL = 64, MAX_DIM = 256 };
     const uint32_t dim = d->shape.dim, bs = d->shape.page, step = GROUP / bs, pos = d->chunk.pos + token;
     const float *q = d->q + token * d->q_stride + (size_t)head * dim;
     const size_t at_head = (size_t)row->kv_head * dim;
@@ -106,9 +115,9 @@ static void define(const attn_data *d, const ca_row *row, const uint32_t *blocks
     for (uint32_t g = 0; g < row->n_pages; g += step) {
         const uint32_t n = ca_min_u32(step, row->n_pages - g);
         double e = -INFINITY, p[GROUP], refs[GROUP];
-        for (uint32_t s = 0; s < n * bs; s += PANEL) { /* one panel of keys */
-            double scores[PANEL], top = -INFINITY;
-            for (uint32_t c = 0; c < PANEL; c++) {
+        for (uint32_t s = 0; s < n * bs; s += panel) {
+            double scores[MAX_PANEL], top = -INFINITY;
+            for (uint32_t c = 0; c < panel; c++) {
                 const uint32_t t = blocks[g + (s + c) / bs] * bs + (s + c) % bs;
                 scores[c] = -INFINITY;
                 if (t > pos || t >= d->shape.kv_len || (row->window > 0 && t + row->window <= pos)) continue;
@@ -121,7 +130,7 @@ static void define(const attn_data *d, const ca_row *row, const uint32_t *blocks
                 top = fmax(top, scores[c]);
             }
             e = fmax(e, ceil(top));
-            for (uint32_t c = 0; c < PANEL; c++) {
+            for (uint32_t c = 0; c < panel; c++) {
                 p[s + c] = isinf(scores[c]) ? 0.0 : power(e - scores[c]);
                 refs[s + c] = e; /* what p is a multiple of */
             }
@@ -159,7 +168,7 @@ static void row_blocks(const attn_data *d, const ca_table *t, const ca_row *row,
             if (held[j] == t->pages[row->first_page + i]) blocks[i] = j;
 }
 
-static float *definition(const attn_data *d, const ca_table *t)
+static float *definition(const attn_data *d, uint32_t panel, const ca_table *t)
 {
     uint32_t blocks[64];
     float *o = new_output(d);
@@ -168,7 +177,7 @@ static float *definition(const attn_data *d, const ca_table *t)
         row_blocks(d, t, row, blocks);
         for (uint32_t token = row->token; token < row->token + row->n_tokens; token++)
             for (uint32_t head = row->head; head < row->head + row->n_heads; head++)
-                define(d, row, blocks, token, head, o + token * d->q_stride + (size_t)head * d->shape.dim);
+                define(d, panel, row, blocks, token, head, o + token * d->q_stride + (size_t)head * d->shape.dim);
     }
     return o;
 }
@@ -178,12 +187,13 @@ static void against_definition(void **state)
 {
     (void)state;
     for (size_t a = 0; a < sizeof isas / sizeof *isas; a++) {
-        const ca_kern *kern = usable(isas[a]);
-        for (size_t i = 0; kern && i < sizeof shapes / sizeof *shapes; i++) {
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+            const ca_kern *kern = usable(isas[a], shapes[i].page);
+            if (!kern) continue;
             attn_data d = attn_data_create(shapes[i], kern, 0, 37, 1.0F);
             for (rows of = DENSE; of < N_ROWS; of++) {
                 const ca_table t = build(&d, of, 40);
-                float *o = attend(&d, &t, 2), *want = definition(&d, &t), *exact = new_output(&d);
+                float *o = attend(&d, &t, 2), *want = definition(&d, kern->k_panel, &t), *exact = new_output(&d);
                 must(ca_attend_oracle(d.cache, &t, scale, d.q, d.q_stride, exact, d.q_stride), "oracle");
                 const size_t n = (size_t)d.shape.q_len * d.q_stride;
                 const double err = relative_error(o, want, n), whole = relative_error(o, exact, n);
@@ -211,8 +221,9 @@ static void exact_properties(void **state)
 {
     (void)state;
     for (size_t a = 0; a < sizeof isas / sizeof *isas; a++) {
-        const ca_kern *kern = usable(isas[a]);
-        for (size_t i = 0; kern && i < sizeof shapes / sizeof *shapes; i++) {
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+            const ca_kern *kern = usable(isas[a], shapes[i].page);
+            if (!kern) continue;
             attn_data d = attn_data_create(shapes[i], kern, 0, 0, 1.0F);
             ca_table t = build(&d, DENSE, 0);
             float *dense = attend(&d, &t, 1);
@@ -258,7 +269,7 @@ static double error_to_exact(attn_data *d)
 static void shared_bias(void **state)
 {
     (void)state;
-    const ca_kern *kern = usable("avx512");
+    const ca_kern *kern = best();
     if (!kern) skip();
     attn_data d = attn_data_create((attn_shape){ 70, 700, 4, 2, 64, 64, "bias" }, kern, 0, 0, 1.0F);
     const double without = error_to_exact(&d);
@@ -275,7 +286,7 @@ static void shared_bias(void **state)
 static void extreme_scores(void **state)
 {
     (void)state;
-    const ca_kern *kern = usable("avx512");
+    const ca_kern *kern = best();
     if (!kern) skip();
     for (unsigned rising = 0; rising < 2; rising++) {
         attn_data d = attn_data_create((attn_shape){ 7, 700, 2, 1, 64, 128, "extreme scores" }, kern, 0, 0, 1.0F);
@@ -303,7 +314,7 @@ static void extreme_scores(void **state)
 static void zeros_and_nan(void **state)
 {
     (void)state;
-    const ca_kern *kern = usable("avx512");
+    const ca_kern *kern = best();
     if (!kern) skip();
     attn_data d = attn_data_create((attn_shape){ 40, 300, 4, 2, 64, 64, "zeros" }, kern, 0, 0, 1.0F);
     memset(d.q, 0, d.shape.q_len * d.q_stride * sizeof *d.q);
@@ -342,9 +353,10 @@ static void where_it_runs(void **state)
     assert_int_equal(ca_cost_measure(kern, CA_ATTENTION_INT8, 1, &cost), CA_E_UNSUPPORTED);
     free(o);
     attn_data_destroy(&d);
-    kern = usable("avx512");
+    kern = usable("avx512", 64);
+    if (kern) assert_null(ca_kern_int8_attention_name(kern, 32));
+    kern = best();
     if (!kern) skip();
-    assert_null(ca_kern_int8_attention_name(kern, 32));
     assert_null(ca_kern_int8_attention_name(kern, 0));
     assert_null(ca_kern_int8_attention_name(kern, 512));
     d = attn_data_create((attn_shape){ 1, 517, 9, 3, 64, 128, "decode" }, kern, 0, 0, 1.0F);

@@ -171,11 +171,10 @@ static struct table *make_table(const struct bench *bench, size_t n_rows)
 
 static int write_csv(const struct table *table, const char *path)
 {
-    FILE *out = fopen(path, "w");
-    if (!out) return fail("%s: %s", path, strerror(errno));
-    table_write_csv(table, out);
-    const bool written = !ferror(out);
-    return fclose(out) == 0 && written ? EXIT_DONE : fail("%s: cannot be written", path);
+    struct file_result result;
+    if (!file_begin(&result, path)) return fail("%s: %s", path, strerror(errno));
+    table_write_csv(table, result.file);
+    return file_end(&result, true) ? EXIT_DONE : fail("%s: %s", path, strerror(errno));
 }
 
 static int print_rows(const struct bench *bench, size_t n_rows, double peak)

@@ -41,12 +41,24 @@ int folder_prepare(const char *folder, const char *name)
     return EXIT_DONE;
 }
 
+int folder_begin(struct file_result *result, const char *folder, const char *name, char path[FOLDER_PATH])
+{
+    if (!folder_path(folder, name, path)) return folder_cannot_write(folder, name, "the path is too long");
+    return file_begin(result, path) ? EXIT_DONE : folder_cannot_write(folder, name, strerror(errno));
+}
+
+int folder_end(struct file_result *result, const char *folder, const char *name, bool keep)
+{
+    return file_end(result, keep) ? EXIT_DONE : folder_cannot_write(folder, name, strerror(errno));
+}
+
 int folder_write_table(const char *folder, const char *name, const struct table *table,
                        void (*write)(const struct table *table, FILE *out))
 {
     char path[FOLDER_PATH];
     struct file_result result;
-    if (!folder_path(folder, name, path) || !file_begin(&result, path)) return folder_cannot_write(folder, name, strerror(errno));
+    const int code = folder_begin(&result, folder, name, path);
+    if (code != EXIT_DONE) return code;
     write(table, result.file);
-    return file_end(&result, true) ? EXIT_DONE : folder_cannot_write(folder, name, strerror(errno));
+    return folder_end(&result, folder, name, true);
 }

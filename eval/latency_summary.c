@@ -496,8 +496,10 @@ static int write_markdown(const struct latency_summary *s, const char *folder)
     static const char name[] = "summary.md";
     char path[FOLDER_PATH];
     struct group g;
-    FILE *out = folder_path(folder, name, path) ? fopen(path, "w") : NULL;
-    if (!out) return folder_cannot_write(folder, name, "it cannot be opened");
+    struct file_result result;
+    const int code = folder_begin(&result, folder, name, path);
+    if (code != EXIT_DONE) return code;
+    FILE *out = result.file;
     bool ok = fputs("# Latency of chunked prefill\n", out) >= 0;
     for (size_t l = 0; l < s->n && ok; l++) {
         if (!begins_group(s, l)) continue;
@@ -511,8 +513,8 @@ static int write_markdown(const struct latency_summary *s, const char *folder)
                 text(line, "method"), value(line, "seq_len"), value(line, "batch_size"), value(line, "chunk_size"),
                 value(line, "threads"), text(line, "error"));
     }
-    ok = !ferror(out) && ok;
-    return fclose(out) == 0 && ok ? EXIT_DONE : folder_cannot_write(folder, name, "the disk may be full");
+    const int ended = folder_end(&result, folder, name, ok);
+    return ok ? ended : folder_cannot_write(folder, name, "the disk may be full");
 }
 
 static int draw_groups(const struct latency_summary *s, const char *folder)

@@ -69,14 +69,14 @@ size_t longbench_tell_gaps(const char *where, const struct longbench_tally *tall
 static int write_file(const char *folder, const char *name, const json_t *summary)
 {
     char path[FOLDER_PATH];
-    FILE *out = folder_path(folder, name, path) ? fopen(path, "w") : NULL;
-    if (!out) return folder_cannot_write(folder, name, strerror(errno));
+    struct file_result result;
+    const int code = folder_begin(&result, folder, name, path);
+    if (code != EXIT_DONE) return code;
     if (strstr(name, ".csv"))
-        longbench_write_csv(summary, out);
+        longbench_write_csv(summary, result.file);
     else
-        (void)json_dumpf(summary, out, JSON_INDENT(2) | JSON_REAL_PRECISION(4));
-    const bool written = !ferror(out), closed = fclose(out) == 0;
-    return written && closed ? EXIT_DONE : folder_cannot_write(folder, name, strerror(errno));
+        (void)json_dumpf(summary, result.file, JSON_INDENT(2) | JSON_REAL_PRECISION(4));
+    return folder_end(&result, folder, name, true);
 }
 
 int longbench_write(const char *folder, const struct longbench_tally *tally, json_t **summary)

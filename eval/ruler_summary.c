@@ -640,11 +640,12 @@ static int write_csv(const struct results *all, double *values)
 static int write_markdown(const struct results *all, double *values)
 {
     char path[FOLDER_PATH];
-    FILE *out = folder_path(all->out, "summary.md", path) ? fopen(path, "w") : NULL;
-    if (!out) return folder_cannot_write(all->out, "summary.md", strerror(errno));
-    const int code = write_tables(all, values, true, out);
-    const bool failed = ferror(out), closed = fclose(out) == 0;
-    return !failed && closed ? code : folder_cannot_write(all->out, "summary.md", strerror(errno));
+    struct file_result result;
+    int code = folder_begin(&result, all->out, "summary.md", path);
+    if (code != EXIT_DONE) return code;
+    code = write_tables(all, values, true, result.file);
+    const int ended = folder_end(&result, all->out, "summary.md", code == EXIT_DONE);
+    return code == EXIT_DONE ? ended : code;
 }
 
 /* The published layout: three rows, lines that end in CR LF, the shortest numbers that Python prints. */
@@ -654,8 +655,10 @@ static int write_reference(const struct results *all, size_t m, size_t l, double
     char folder[RULER_PATH], path[FOLDER_PATH], rest[64], text[32];
     snprintf(rest, sizeof rest, "/%zu/pred", all->lengths[l]);
     if (!method_path(all, m, rest, folder) || !folder_is_there(folder)) return EXIT_DONE;
-    FILE *out = folder_path(folder, "summary.csv", path) ? fopen(path, "w") : NULL;
-    if (!out) return folder_cannot_write(folder, "summary.csv", strerror(errno));
+    struct file_result result;
+    const int code = folder_begin(&result, folder, "summary.csv", path);
+    if (code != EXIT_DONE) return code;
+    FILE *out = result.file;
     for (size_t row = 0; row < 3; row++) {
         fputs(rows[row], out);
         for (size_t t = 0; t < RULER_TASKS; t++) {
@@ -669,8 +672,7 @@ static int write_reference(const struct results *all, size_t m, size_t l, double
         }
         fputs("\r\n", out);
     }
-    const bool failed = ferror(out), closed = fclose(out) == 0;
-    return !failed && closed ? EXIT_DONE : folder_cannot_write(folder, "summary.csv", strerror(errno));
+    return folder_end(&result, folder, "summary.csv", true);
 }
 
 static int draw(const struct results *all, double *scores)

@@ -41,10 +41,12 @@ int folder_prepare(const char *folder, const char *name)
     return EXIT_DONE;
 }
 
-int folder_begin(struct file_result *result, const char *folder, const char *name, char path[FOLDER_PATH])
+bool folder_begin(struct file_result *result, const char *folder, const char *name, char path[FOLDER_PATH])
 {
-    if (!folder_path(folder, name, path)) return folder_cannot_write(folder, name, "the path is too long");
-    return file_begin(result, path) ? EXIT_DONE : folder_cannot_write(folder, name, strerror(errno));
+    const bool fits = folder_path(folder, name, path);
+    if (fits && file_begin(result, path)) return true;
+    (void)folder_cannot_write(folder, name, fits ? strerror(errno) : "the path is too long");
+    return false;
 }
 
 int folder_end(struct file_result *result, const char *folder, const char *name, bool keep)
@@ -57,8 +59,7 @@ int folder_write_table(const char *folder, const char *name, const struct table 
 {
     char path[FOLDER_PATH];
     struct file_result result;
-    const int code = folder_begin(&result, folder, name, path);
-    if (code != EXIT_DONE) return code;
+    if (!folder_begin(&result, folder, name, path)) return EXIT_FAILED;
     write(table, result.file);
     return folder_end(&result, folder, name, true);
 }

@@ -20,9 +20,9 @@ bool folder_path(const char *folder, const char *name, char path[FOLDER_PATH]);
 /* Says which file of the results cannot be written, and why. Returns EXIT_FAILED. */
 int folder_cannot_write(const char *folder, const char *name, const char *why);
 
-/* A file of the results that takes the place of an older one when it is whole. Both say what is wrong and return an exit code; nothing
- * is left to end when folder_begin fails. */
-int folder_begin(struct file_result *result, const char *folder, const char *name, char path[FOLDER_PATH]);
+/* A file of the results that takes the place of an older one when it is whole. Both say what is wrong; nothing is left to end when
+ * folder_begin fails, folder_end returns an exit code. */
+bool folder_begin(struct file_result *result, const char *folder, const char *name, char path[FOLDER_PATH]);
 int folder_end(struct file_result *result, const char *folder, const char *name, bool keep);
 
 /* Writes a table in one of its forms (table_write_csv, ..). Returns an exit code. */

@@ -497,8 +497,7 @@ static int write_markdown(const struct latency_summary *s, const char *folder)
     char path[FOLDER_PATH];
     struct group g;
     struct file_result result;
-    const int code = folder_begin(&result, folder, name, path);
-    if (code != EXIT_DONE) return code;
+    if (!folder_begin(&result, folder, name, path)) return EXIT_FAILED;
     FILE *out = result.file;
     bool ok = fputs("# Latency of chunked prefill\n", out) >= 0;
     for (size_t l = 0; l < s->n && ok; l++) {

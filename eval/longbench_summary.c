@@ -70,8 +70,7 @@ static int write_file(const char *folder, const char *name, const json_t *summar
 {
     char path[FOLDER_PATH];
     struct file_result result;
-    const int code = folder_begin(&result, folder, name, path);
-    if (code != EXIT_DONE) return code;
+    if (!folder_begin(&result, folder, name, path)) return EXIT_FAILED;
     if (strstr(name, ".csv"))
         longbench_write_csv(summary, result.file);
     else

@@ -641,9 +641,8 @@ static int write_markdown(const struct results *all, double *values)
 {
     char path[FOLDER_PATH];
     struct file_result result;
-    int code = folder_begin(&result, all->out, "summary.md", path);
-    if (code != EXIT_DONE) return code;
-    code = write_tables(all, values, true, result.file);
+    if (!folder_begin(&result, all->out, "summary.md", path)) return EXIT_FAILED;
+    const int code = write_tables(all, values, true, result.file);
     const int ended = folder_end(&result, all->out, "summary.md", code == EXIT_DONE);
     return code == EXIT_DONE ? ended : code;
 }
@@ -656,8 +655,7 @@ static int write_reference(const struct results *all, size_t m, size_t l, double
     snprintf(rest, sizeof rest, "/%zu/pred", all->lengths[l]);
     if (!method_path(all, m, rest, folder) || !folder_is_there(folder)) return EXIT_DONE;
     struct file_result result;
-    const int code = folder_begin(&result, folder, "summary.csv", path);
-    if (code != EXIT_DONE) return code;
+    if (!folder_begin(&result, folder, "summary.csv", path)) return EXIT_FAILED;
     FILE *out = result.file;
     for (size_t row = 0; row < 3; row++) {
         fputs(rows[row], out);

@@ -473,13 +473,14 @@ static void add_row(struct bench *bench, const struct line *line)
         { error, 0 },
     };
     (void)table_add(bench->table, cells);
-    json_array_append_new(bench->rows, json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:f, s:o}",
-                                                 "shape", bench->shape.text, "executor", line->name, "kept", line->kept, "ms",
-                                                 total, "select_ms", line->select_ms, "table_ms", line->table_ms, "kernel_ms",
-                                                 line->kernel_ms, "gflops", rate, "peak_gflops", bench->peak, "share_of_peak",
-                                                 rate / bench->peak, "gb_per_s", json_number(gb_per_s), "memory_gb_per_s",
-                                                 json_number(bandwidth), "share_of_memory", json_number(gb_per_s / bandwidth),
-                                                 "planning_of_dense", planning / 100, "error", json_number(line->error)));
+    json_array_append_new(bench->rows,
+                          json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:f, s:o}", "shape",
+                                    bench->shape.text, "executor", line->name, "attention", ca_attention_name(line->opt.attention),
+                                    "kept", line->kept, "ms", total, "select_ms", line->select_ms, "table_ms", line->table_ms,
+                                    "kernel_ms", line->kernel_ms, "gflops", rate, "peak_gflops", bench->peak, "share_of_peak",
+                                    rate / bench->peak, "gb_per_s", json_number(gb_per_s), "memory_gb_per_s",
+                                    json_number(bandwidth), "share_of_memory", json_number(gb_per_s / bandwidth),
+                                    "planning_of_dense", planning / 100, "error", json_number(line->error)));
 }
 
 static void free_shape(struct bench *bench)
@@ -549,8 +550,9 @@ static int print_all(struct bench *bench)
     }
     char memory[64] = "";
     if (!isnan(bench->bandwidth)) snprintf(memory, sizeof memory, ", memory read at %.1f GB/s", bench->bandwidth);
-    printf("%s, %d threads, measured peak %.0f GFLOP/s%s, best of %lld interleaved runs\n", ca_kern_name(bench->kern),
-           bench->n_threads, bench->peak, memory, (long long)bench->options->runs);
+    printf("%s%s, %d threads, measured peak %.0f GFLOP/s%s, best of %lld interleaved runs\n", ca_kern_name(bench->kern),
+           method_attention(bench->options) == CA_ATTENTION_INT8 ? "+int8-attention" : "", bench->n_threads, bench->peak, memory,
+           (long long)bench->options->runs);
     table_write_text(bench->table, stdout);
     return EXIT_DONE;
 }
@@ -610,7 +612,9 @@ const struct command command_bench_attention = {
         "table are shown as a share of dense attention, too; seer runs with a made-up gate of the published shape. error is the largest\n"
         "difference of the last run's output from attention in double precision over the same pages, as a share of the largest true\n"
         "value, over a few tokens and heads. Where q is less than a page, GB/s is how fast the keys and values of the listed pages were\n"
-        "read, and of memory the share of the speed at which the machine's memory can be read, measured in turn with the rows.\n\n"
+        "read, and of memory the share of the speed at which the machine's memory can be read, measured in turn with the rows.\n"
+        "\"of peak\" is of the kernels' own multiply-add: with --attention int8, whose products run at two or four times that, it can exceed\n"
+        "100 %.\n\n"
         "Examples:\n"
         "  compactattn bench attention --shape q1024,kv32768,h32:8,d128 --methods flashprefill+compactattn,seer,xattention\n"
         "  compactattn bench attention --shape q1024,kv131072,h32:8,d128 --keep 0.05,0.1,0.25,0.5 --json\n"

@@ -256,8 +256,8 @@ const struct command command_bench_prefill = {
     .summary = "Measure prefill over prompt lengths and methods",
     .synopsis = "-m MODEL [--lengths N,N,..] [--methods M,M,..] [OPTIONS]",
     .details = "The methods take turns; the run with the median TTFT counts. The machine's peak is measured before and after, and\n"
-               "\"of peak\" is the share that the prefill's floating-point operations reach of it; with --matmul int8,\n"
-               "whose products run at twice that peak, it can exceed 1.\n\n"
+               "\"of peak\" is the share that the prefill's floating-point operations reach of it; with --matmul int8\n"
+               "and --attention int8, whose products run at two or four times that peak, it can exceed 1.\n\n"
                "Example:\n"
                "  compactattn bench prefill -m model.gguf --lengths 2048,8192 --methods dense,compactattn --runs 5 --csv rows.csv",
     .bit = CMD_BENCH,

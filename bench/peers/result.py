@@ -90,7 +90,8 @@ def draw(rows: list[Row], path: Path) -> None:
     if not parts:
         return
     labels = {row.label for shown in parts.values() for row in shown}
-    colors = {label: f"C{i}" for i, label in enumerate(sorted(labels, key=lambda label: (not label.startswith(OURS), label)))}
+    palette = pyplot.get_cmap("tab10" if len(labels) <= 10 else "tab20")
+    colors = {label: palette(i) for i, label in enumerate(sorted(labels, key=lambda label: (not label.startswith(OURS), label)))}
     figure, axes = pyplot.subplots(len(parts), 1, figsize=(12, 4 * len(parts)), squeeze=False, layout="constrained")
     for axis, (part, shown) in zip(axes[:, 0], parts.items(), strict=True):
         cases = list(dict.fromkeys(row.case for row in shown))

@@ -11,8 +11,8 @@
  *   a8_dot                      acc + the sums of 4 products of bytes without a sign by bytes with one, of each lane
  *   a8_float, a8_round, a8_up   integers to floats, floats to the nearest integers, floats rounded up
  *   a8_shift                    arithmetic shift of all lanes to the right
- *   a8_select                   as v_select
- *   a8_abs                      magnitudes
+ *   a8_select, a8_most          as v_select; the largest integer
+ *   a8_abs, a8_equal, v_min     magnitudes; which lanes are equal; the smaller ones
  *   a8_bytes                    VW integers to bytes, in order
  *   a8_four                     four vectors of integers to bytes, with a sign or without, those of a lane beside each other
  *   a8_tops, lane_of            the largest lane of each of MR vectors, that of vector r in lane lane_of(r)
@@ -56,7 +56,7 @@ typedef struct scratch {
     uint8_t *p;
     float *o;         /* [JOB][head_dim] */
     float *l;         /* [JOB][VW] partial sums of probabilities, p in steps */
-    int32_t *l_group; /* [JOB][VW] the same of the group, in steps of a step */
+    int32_t *l_group; /* [JOB][VW] the same of the group, L_STEPS to a step */
     tile_state *tiles;
     int32_t *pos; /* [JOB] absolute position of the query vector */
     uint8_t *k;   /* the panel of keys, and its scales */
@@ -240,7 +240,8 @@ static void round_values(const scratch *s, const ca_attn_job *job, const ca_page
 
 /* ---- tiles ---- */
 
-/* Returns whether the reference of a vector rose. Probabilities of a tile against panel `index` of a group. When masked, vector r sees the tokens [hidden[r], seen[r]). */
+/* Probabilities of a tile against panel `index` of a group. When masked, vector r sees the tokens [hidden[r], seen[r]). Returns whether
+ * the reference of any vector rose. */
 V_INLINE bool qk_tile(const bool masked, const scratch *s, uint32_t t, uint32_t head_dim, uint32_t index, const int *hidden,
                       const int *seen)
 {
@@ -387,6 +388,10 @@ static float round_query(const float *src, uint32_t head_dim, int8_t *dst, int32
 /* Asks for a vector's lines, far apart from the next token's, some vectors before it is read. */
 static void pack_queries(const ca_attn_job *job, const scratch *s, uint32_t n_tiles)
 {
+    for (uint32_t t = 0; t < n_tiles; t++) {
+        v_store(s->tiles[t].a, v_zero()); /* of lanes that are no vector's, too */
+        v_store(s->tiles[t].m, v_set1(LOWEST));
+    }
     for (uint32_t step = 0; step < n_tiles * MR + AHEAD; step++) {
         if (step < job->count) {
             const float *src = job->q + ca_attn_at(job, step, job->q_stride);
@@ -519,7 +524,6 @@ static void attn(const ca_attn_job *job, ca_dtype pages)
     pack_queries(job, &s, n_tiles);
     memset(s.o, 0, (size_t)n * job->head_dim * 4);
     memset(s.l, 0, (size_t)n * VW * 4);
-    for (uint32_t t = 0; t < n_tiles; t++) v_store(s.tiles[t].m, v_set1(LOWEST));
     if (job->n_pages > 0) mean_key(&s, &job->pages[0], job->page_tokens, job->head_dim);
     for (uint32_t first = 0; first < job->n_pages; first += step) {
         panel_view views[PANELS];

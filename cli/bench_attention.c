@@ -432,9 +432,8 @@ static ca_status run_line(struct bench *bench, struct line *line, bool check)
     }
     const double planned = clock_ms();
     if (status == CA_OK)
-        status = (line->opt.attention == CA_ATTENTION_INT8 ? ca_attend_int8 : ca_attend)(
-            layer->cache, &table, 1.0F / sqrtf((float)s->dim), bench->q, width, bench->o, width, CA_F32, bench->n_threads,
-            &layer->ws);
+        status = ca_attend_as(layer->cache, line->opt.attention, &table, 1.0F / sqrtf((float)s->dim), bench->q, width, bench->o,
+                              width, CA_F32, bench->n_threads, &layer->ws);
     const double end = clock_ms();
     if (status != CA_OK) return status;
     ca_table_count count;
@@ -551,8 +550,7 @@ static int print_all(struct bench *bench)
     char memory[64] = "";
     if (!isnan(bench->bandwidth)) snprintf(memory, sizeof memory, ", memory read at %.1f GB/s", bench->bandwidth);
     printf("%s%s, %d threads, measured peak %.0f GFLOP/s%s, best of %lld interleaved runs\n", ca_kern_name(bench->kern),
-           method_attention(bench->options) == CA_ATTENTION_INT8 ? "+int8-attention" : "", bench->n_threads, bench->peak, memory,
-           (long long)bench->options->runs);
+           method_attention_label(bench->options), bench->n_threads, bench->peak, memory, (long long)bench->options->runs);
     table_write_text(bench->table, stdout);
     return EXIT_DONE;
 }

@@ -92,8 +92,7 @@ static int use_model(const struct options *options, ca_status status, struct eng
     engine->tokenizer = ca_model_tokenizer(engine->model);
     ca_model_get_info(engine->model, &engine->info);
     snprintf(engine->kernels, sizeof engine->kernels, "%s%s%s", ca_kern_name(ca_model_kern(engine->model)),
-             engine->info.matmul == CA_MATMUL_INT8 ? "+int8" : "",
-             method_attention(options) == CA_ATTENTION_INT8 ? "+int8-attention" : "");
+             engine->info.matmul == CA_MATMUL_INT8 ? "+int8" : "", method_attention_label(options));
     if (!options->gate) return EXIT_DONE;
     const ca_status opened = ca_gate_open(options->gate, engine->model, &engine->gate);
     return opened == CA_OK ? EXIT_DONE : fail_library(opened);

@@ -226,6 +226,11 @@ ca_attention method_attention(const struct options *options)
     return options->attention && strcmp(options->attention, "int8") == 0 ? CA_ATTENTION_INT8 : CA_ATTENTION_NATIVE;
 }
 
+const char *method_attention_label(const struct options *options)
+{
+    return method_attention(options) == CA_ATTENTION_INT8 ? "+int8-attention" : "";
+}
+
 int method_session_opt(const struct options *options, const struct method *method, const ca_gate *gate, ca_session_opt *out)
 {
     ca_select_opt *select = &out->select;

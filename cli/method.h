@@ -26,6 +26,9 @@ int method_choose_list(const struct options *options, const char *fallback, stru
 /* What --attention asks for. */
 ca_attention method_attention(const struct options *options);
 
+/* What the name of the kernels gets for it: "+int8-attention", or nothing. */
+const char *method_attention_label(const struct options *options);
+
 /* The library's defaults for the method with what the command line says put over them. gate may be NULL unless the selector is seer.
  * Returns an exit code. */
 int method_session_opt(const struct options *options, const struct method *method, const ca_gate *gate, ca_session_opt *out);

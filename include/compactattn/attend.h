@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-/* Scratch bytes for ca_attend and ca_attend_int8 with n_threads threads on tables of one chunk of up to n_tokens tokens; for a batch, the sum over its
+/* Scratch bytes for ca_attend and ca_attend_as with n_threads threads on tables of one chunk of up to n_tokens tokens; for a batch, the sum over its
  * chunks. */
 CA_API size_t ca_attend_ws_bytes(const ca_cache *cache, uint32_t n_heads, uint32_t n_tokens, int n_threads);
 
@@ -25,13 +25,14 @@ CA_API size_t ca_attend_ws_bytes(const ca_cache *cache, uint32_t n_heads, uint32
 CA_API ca_status ca_attend(const ca_cache *cache, const ca_table *table, float scale, const float *q, size_t q_stride, void *o,
                            size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws);
 
-/* The same with products of 8-bit integers: queries, keys, values and probabilities are rounded on the way, to 127 or 255 steps of the
- * largest of a vector, a token, a dimension of 256 tokens, or a row of a panel of tokens. Results differ from those of ca_attend by about a
- * hundredth of their size; see docs/kernels.md for what that does to a model. Tables whose rows are all of one token run as in ca_attend.
- * The result of a (token, head) depends on its page list and on all that these pages hold, also what comes after its position.
+/* The same with the products that attention says: CA_ATTENTION_NATIVE is ca_attend. With CA_ATTENTION_INT8 queries, keys, values and
+ * probabilities are rounded on the way, to 127 or 255 steps of the largest of a vector, a token, a dimension of 256 tokens, or a row of a
+ * panel of tokens. Results differ from those of ca_attend by about a hundredth of their size; docs/kernels.md says what that does to a
+ * model. Tables whose rows are all of one token run natively. The result of a (token, head) depends on its page list and on all that these
+ * pages hold, also what comes after its position.
  * Errors: CA_E_UNSUPPORTED where ca_kern_int8_attention_name is NULL. */
-CA_API ca_status ca_attend_int8(const ca_cache *cache, const ca_table *table, float scale, const float *q, size_t q_stride, void *o,
-                                size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws);
+CA_API ca_status ca_attend_as(const ca_cache *cache, ca_attention attention, const ca_table *table, float scale, const float *q,
+                              size_t q_stride, void *o, size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws);
 
 /* The same in double precision, straight from the definition; slow. The oracle of every test. o is f32. */
 CA_API ca_status ca_attend_oracle(const ca_cache *cache, const ca_table *table, float scale, const float *q, size_t q_stride,

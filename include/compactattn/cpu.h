@@ -25,7 +25,7 @@ CA_API const char *ca_kern_name(const ca_kern *kern);
  * "neondot" or "portable". Static string. */
 CA_API const char *ca_kern_int8_name(const ca_kern *kern);
 
-/* Products of attention: in the kernel set's own type (ca_attend), or in 8-bit integers (ca_attend_int8). */
+/* Products of attention: in the kernel set's own type or in 8-bit integers (see ca_attend_as). */
 typedef enum ca_attention { CA_ATTENTION_NATIVE = 0, CA_ATTENTION_INT8 = 1 } ca_attention;
 
 /* "native" or "int8". */

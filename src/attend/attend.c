@@ -245,11 +245,19 @@ static ca_status run(const ca_cache *cache, const ca_attn_int8 *int8, const ca_t
     return CA_OK;
 }
 
-static ca_status attend(const ca_cache *cache, const ca_attn_int8 *int8, const ca_table *table, float scale, const float *q,
-                        size_t q_stride, void *o, size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws)
+ca_status ca_attend_as(const ca_cache *cache, ca_attention attention, const ca_table *table, float scale, const float *q,
+                       size_t q_stride, void *o, size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws)
 {
     CA_TRY(check(cache, table, scale, q_stride, o_stride));
     if (n_threads < 1) return ca_fail(CA_E_ARG, "attend: %d threads", n_threads);
+    if (attention != CA_ATTENTION_NATIVE && attention != CA_ATTENTION_INT8)
+        return ca_fail(CA_E_ARG, "attend: type %d of attention is unknown", (int)attention);
+    if (attention == CA_ATTENTION_INT8 && !cache->int8)
+        return ca_fail(CA_E_UNSUPPORTED,
+                       "attend: kernel set %s on this CPU has no attention of 8-bit integers over pages of %u tokens",
+                       cache->opt.kern->name, cache->opt.page_tokens);
+    /* Rounding a page for the few queries of decode takes longer than it saves. */
+    const ca_attn_int8 *int8 = attention == CA_ATTENTION_INT8 && !is_decode(table) ? cache->int8 : NULL;
     const size_t mark = ws->used;
     const ca_status st = run(cache, int8, table, scale, q, q_stride, o, o_stride, out_type, n_threads, ws);
     ws->used = mark;
@@ -259,16 +267,5 @@ static ca_status attend(const ca_cache *cache, const ca_attn_int8 *int8, const c
 ca_status ca_attend(const ca_cache *cache, const ca_table *table, float scale, const float *q, size_t q_stride, void *o,
                     size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws)
 {
-    return attend(cache, NULL, table, scale, q, q_stride, o, o_stride, out_type, n_threads, ws);
-}
-
-ca_status ca_attend_int8(const ca_cache *cache, const ca_table *table, float scale, const float *q, size_t q_stride, void *o,
-                         size_t o_stride, ca_dtype out_type, int n_threads, ca_workspace *ws)
-{
-    if (!cache->int8)
-        return ca_fail(CA_E_UNSUPPORTED,
-                       "attend: kernel set %s on this CPU has no attention of 8-bit integers over pages of %u tokens",
-                       cache->opt.kern->name, cache->opt.page_tokens);
-    /* Rounding a page for the few queries of decode takes longer than it saves. */
-    return attend(cache, is_decode(table) ? NULL : cache->int8, table, scale, q, q_stride, o, o_stride, out_type, n_threads, ws);
+    return ca_attend_as(cache, CA_ATTENTION_NATIVE, table, scale, q, q_stride, o, o_stride, out_type, n_threads, ws);
 }

@@ -28,8 +28,7 @@ static ca_status time_jobs(const ca_cache *cache, ca_attention attention, ca_wor
     *seconds = INFINITY;
     for (int run = 0; run < RUNS && st == CA_OK; run++) {
         const double start = omp_get_wtime();
-        st = (attention == CA_ATTENTION_INT8 ? ca_attend_int8 : ca_attend)(cache, &table, 0.1F, q, DIM, o, DIM, CA_F32, n_threads,
-                                                                           ws);
+        st = ca_attend_as(cache, attention, &table, 0.1F, q, DIM, o, DIM, CA_F32, n_threads, ws);
         *seconds = fmin(*seconds, (omp_get_wtime() - start) * n_threads / n_rows);
     }
     free(rows);

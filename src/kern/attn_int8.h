@@ -9,7 +9,7 @@
  *                                      (those of the page); where it rises, the sums so far are shifted to the right
  *   v = sv vi                          sv = max |v| / 127 of the dimension, over a group of pages
  * At the end of a group its sums, exact integers of p vi and of p, go to those in floats. Both sides of the quotient see the same p, so
- * its weights add up to 1. In 16 bits, with z = round(2048 (e - s)), at most 32767, n = z / 2048, f = the rest in 16 bits (32 z), C1 = 11022, C2 = 2850:
+ * its weights add up to 1. In 16 bits, with z = round(FINE (e - s)), at most 32767, n = z / FINE and f = the rest in 16 bits (32 z):
  *   p = (510 ((2^14 - (f (C1 - (f C2 >> 16)) >> 16)) >> n) + 2^14) >> 15         relative error of the power: 2e-3
  *
  * A group is CA_ATTN_INT8_GROUP tokens of the row's page list, counted from its start. The result of a query vector depends on its page
@@ -19,7 +19,13 @@
 
 #include "kern/kern.h"
 
-enum { CA_ATTN_INT8_GROUP = 256 };
+enum {
+    CA_ATTN_INT8_GROUP = 256, /* tokens */
+    CA_ATTN_INT8_FINE = 2048, /* steps of a unit of log2 */
+    CA_ATTN_INT8_C1 = 11022,  /* of 2^-f in 14 bits */
+    CA_ATTN_INT8_C2 = 2850,
+    CA_ATTN_INT8_L = 64 /* of a step of p in the integer sum of p, so that shifts round it finely enough */
+};
 
 typedef struct ca_attn_int8 {
     const char *name;

@@ -1,11 +1,9 @@
 /* Attention of 8-bit integers with AVX-512 VNNI, over the pages of the AVX-512 sets. */
+#include "kern/attn_int8.h"
 #include "kern/vec_avx512.h"
 
 /* gcc 12 keeps arrays of its own integer type in registers, those of __m512i in memory. */
 typedef int32_t vi __attribute__((vector_size(64)));
-
-/* z in steps of 1/2048, what a8_powers makes of it (attn_int8.h), and a step of p in its sums. */
-enum { FINE = 2048, C1 = 11022, C2 = 2850, L_STEPS = 64 };
 
 V_INLINE vi a8_load(const void *p)
 {
@@ -89,7 +87,8 @@ V_INLINE vf a8_tops(const vf *t)
 V_INLINE __m512i powers(__m512i z)
 {
     const __m512i f = _mm512_slli_epi16(z, 5);
-    const __m512i slope = _mm512_sub_epi16(_mm512_set1_epi16(C1), _mm512_mulhi_epu16(f, _mm512_set1_epi16(C2)));
+    const __m512i slope = _mm512_sub_epi16(_mm512_set1_epi16(CA_ATTN_INT8_C1),
+                                           _mm512_mulhi_epu16(f, _mm512_set1_epi16(CA_ATTN_INT8_C2)));
     const __m512i p = _mm512_sub_epi16(_mm512_set1_epi16(1 << 14), _mm512_mulhi_epu16(f, slope));
     return _mm512_mulhrs_epi16(_mm512_srlv_epi16(p, _mm512_srli_epi16(z, 11)), _mm512_set1_epi16(510));
 }
@@ -98,7 +97,7 @@ V_INLINE vi a8_powers(const vi *z, uint8_t *p, vi l)
     const __m512i bytes = _mm512_packus_epi16(powers(_mm512_packs_epi32((__m512i)z[0], (__m512i)z[1])),
                                               powers(_mm512_packs_epi32((__m512i)z[2], (__m512i)z[3])));
     _mm512_storeu_si512(p, bytes);
-    return a8_dot(l, (vi)bytes, (vi)_mm512_set1_epi8(L_STEPS));
+    return a8_dot(l, (vi)bytes, (vi)_mm512_set1_epi8(CA_ATTN_INT8_L));
 }
 
 #include "kern/attn_int8_body.h"

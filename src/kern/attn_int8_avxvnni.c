@@ -1,10 +1,8 @@
 /* Attention of 8-bit integers with AVX-VNNI, for processors without AVX-512: over the pages of the AVX2 sets. */
+#include "kern/attn_int8.h"
 #include "kern/vec_avx2.h"
 
 typedef int32_t vi __attribute__((vector_size(32))); /* as in attn_int8_avx512vnni.c */
-
-/* z in steps of 1/2048, what a8_powers makes of it (attn_int8.h), and a step of p in its sums. */
-enum { FINE = 2048, C1 = 11022, C2 = 2850, L_STEPS = 64 };
 
 V_INLINE vi a8_load(const void *p)
 {
@@ -90,7 +88,8 @@ V_INLINE vi a8_powers(const vi *z, uint8_t *p, vi l)
 {
     const __m256i table = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, -128, 64, 32, 16, 8, 4, 2, 1));
     const __m256i all = _mm256_packs_epi32((__m256i)z[0], (__m256i)z[1]), f = _mm256_slli_epi16(all, 5);
-    const __m256i slope = _mm256_sub_epi16(_mm256_set1_epi16(C1), _mm256_mulhi_epu16(f, _mm256_set1_epi16(C2)));
+    const __m256i slope = _mm256_sub_epi16(_mm256_set1_epi16(CA_ATTN_INT8_C1),
+                                           _mm256_mulhi_epu16(f, _mm256_set1_epi16(CA_ATTN_INT8_C2)));
     const __m256i power = _mm256_sub_epi16(_mm256_set1_epi16(1 << 14), _mm256_mulhi_epu16(f, slope));
     const __m256i n = _mm256_mullo_epi16(_mm256_srli_epi16(all, 11), _mm256_set1_epi16(0x0101));
     const __m256i factor = _mm256_shuffle_epi8(table, _mm256_xor_si256(n, _mm256_set1_epi16(0x0800)));
@@ -98,7 +97,7 @@ V_INLINE vi a8_powers(const vi *z, uint8_t *p, vi l)
     const __m256i words = _mm256_mulhrs_epi16(shifted, _mm256_set1_epi16(510));
     const __m256i bytes = _mm256_packus_epi16(words, _mm256_setzero_si256()); /* 8, and 8 zeros, in each half */
     _mm_storeu_si128((__m128i *)(void *)p, _mm256_castsi256_si128(_mm256_permute4x64_epi64(bytes, 0x08)));
-    return a8_dot(l, (vi)bytes, (vi)_mm256_set1_epi8(L_STEPS));
+    return a8_dot(l, (vi)bytes, (vi)_mm256_set1_epi8(CA_ATTN_INT8_L));
 }
 
 #include "kern/attn_int8_body.h"

@@ -16,7 +16,7 @@
  *   a8_bytes                    VW integers to bytes, in order
  *   a8_four                     four vectors of integers to bytes, with a sign or without, those of a lane beside each other
  *   a8_tops, lane_of            the largest lane of each of MR vectors, that of vector r in lane lane_of(r)
- *   a8_powers                   probabilities from NV vectors of z to P; adds L_STEPS times their sums to l
+ *   a8_powers                   probabilities from NV vectors of z to P; adds CA_ATTN_INT8_L times their sums to l
  * a8_powers packs the scores of a panel so that word w of its PANEL / 4 holds the tokens from 4 word_tokens(w) on, and V's panel has them
  * in that order, too. */
 #ifndef CA_KERN_ATTN_INT8_BODY_H
@@ -43,9 +43,9 @@ enum {
 
 /* What a tile knows of its query vectors: vector r in lane lane_of(r), where a8_tops leaves its maximum. */
 typedef struct tile_state {
-    float a[VW], a_fine[VW]; /* log2(e) scale sq; FINE times that */
+    float a[VW], a_fine[VW]; /* log2(e) scale sq; times CA_ATTN_INT8_FINE */
     int32_t offset[VW];      /* -128 sum qi */
-    float e[VW], e_fine[VW]; /* of the group at hand; FINE times that */
+    float e[VW], e_fine[VW]; /* of the group at hand; times CA_ATTN_INT8_FINE */
     float m[VW];             /* the highest e so far: reference of o and l */
     float keep[VW], add[VW]; /* o = keep o + add (sums of the group) */
     int32_t shift[PANELS][VW];
@@ -56,7 +56,7 @@ typedef struct scratch {
     uint8_t *p;
     float *o;         /* [JOB][head_dim] */
     float *l;         /* [JOB][VW] partial sums of probabilities, p in steps */
-    int32_t *l_group; /* [JOB][VW] the same of the group, L_STEPS to a step */
+    int32_t *l_group; /* [JOB][VW] the same of the group, CA_ATTN_INT8_L to a step */
     tile_state *tiles;
     int32_t *pos; /* [JOB] absolute position of the query vector */
     uint8_t *k;   /* the panel of keys, and its scales */
@@ -75,11 +75,6 @@ typedef struct panel_view {
 static inline uint32_t word_tokens(uint32_t w)
 {
     return w % NV * (VW / 4) + w / NV;
-}
-
-static uint32_t group_pages(uint32_t page_tokens)
-{
-    return ca_max_u32(GROUP / page_tokens, 1);
 }
 
 static size_t scratch_bytes(uint32_t head_dim)
@@ -285,7 +280,7 @@ V_INLINE bool qk_tile(const bool masked, const scratch *s, uint32_t t, uint32_t 
     const vf old = v_load(state->e), e = v_max(old, a8_up(v_mul(a8_tops(top), v_load(state->a))));
     const vi rise = a8_round(v_min(v_sub(e, old), v_set1(31.0F)));
     v_store(state->e, e);
-    v_store(state->e_fine, v_mul(e, v_set1(FINE)));
+    v_store(state->e_fine, v_mul(e, v_set1(CA_ATTN_INT8_FINE)));
     memcpy(state->shift[index], &rise, sizeof rise);
     const bool rises = v_any_gt(v_sub(e, old), 0.0F);
     uint8_t *p = s->p + (size_t)t * MR * GROUP + (size_t)index * PANEL;
@@ -405,7 +400,7 @@ static void pack_queries(const ca_attn_job *job, const scratch *s, uint32_t n_ti
                                      s->q + (size_t)(i / MR) * MR * job->head_dim + (size_t)(i % MR) * 4, &sum);
         s->pos[i] = (int32_t)(job->pos + ca_attn_token(job, ca_min_u32(i, job->count - 1)));
         state->a[lane] = sq * job->scale * 1.44269504F;
-        state->a_fine[lane] = state->a[lane] * FINE;
+        state->a_fine[lane] = state->a[lane] * CA_ATTN_INT8_FINE;
         state->offset[lane] = -128 * sum;
     }
 }
@@ -461,7 +456,7 @@ static void end_group(const scratch *s, uint32_t n_tiles)
             float *l = s->l + (size_t)(t * MR + r) * VW;
             vi group;
             memcpy(&group, s->l_group + (size_t)(t * MR + r) * VW, sizeof group);
-            const vf add = v_set1(state->add[lane_of(r)] * (1.0F / L_STEPS)), keep = v_set1(state->keep[lane_of(r)]);
+            const vf add = v_set1(state->add[lane_of(r)] * (1.0F / CA_ATTN_INT8_L)), keep = v_set1(state->keep[lane_of(r)]);
             v_store(l, v_fma(a8_float(group), add, v_mul(v_load(l), keep)));
         }
     }
@@ -519,7 +514,7 @@ static void write_out(const ca_attn_job *job, const scratch *s)
 
 static void attn(const ca_attn_job *job, ca_dtype pages)
 {
-    const uint32_t n_tiles = ca_ceil_div(job->count, MR), n = n_tiles * MR, step = group_pages(job->page_tokens);
+    const uint32_t n_tiles = ca_ceil_div(job->count, MR), n = n_tiles * MR, step = GROUP / job->page_tokens;
     const scratch s = scratch_cut(job->scratch, job->head_dim, pages == CA_BF16);
     pack_queries(job, &s, n_tiles);
     memset(s.o, 0, (size_t)n * job->head_dim * 4);

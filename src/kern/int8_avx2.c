@@ -1,20 +1,12 @@
 /* Integer products with AVX2, which has no exact sum of 4 products of bytes: even and odd bytes become 16-bit numbers, and vpmaddwd
  * sums 2 products of those. The weights' are made once per tile, an activation's once per row. */
-#include <immintrin.h>
-#include <stdbool.h>
-#include <stdint.h>
-
-#include "kern/vec_common.h"
+#include "kern/int8_ymm.h"
 
 #define I8_MR 4
-enum { I8_NV = 2, I8_LANES = 8 };
-
-typedef int32_t vi __attribute__((vector_size(32))); /* as in int8_avx512vnni.c */
-typedef struct i8_pair {                             /* 16-bit numbers of bytes 0 and 2, of bytes 1 and 3 */
+typedef struct i8_pair { /* 16-bit numbers of bytes 0 and 2, of bytes 1 and 3 */
     vi even, odd;
 } i8_pair;
 typedef i8_pair i8_w, i8_a;
-typedef __m256 vf;
 
 V_INLINE i8_w i8_load_w(const uint8_t *p)
 {
@@ -32,18 +24,6 @@ V_INLINE vi i8_dot(vi acc, i8_w w, i8_a a)
 {
     const vi even = (vi)_mm256_madd_epi16((__m256i)w.even, (__m256i)a.even);
     return acc + (even + (vi)_mm256_madd_epi16((__m256i)w.odd, (__m256i)a.odd));
-}
-V_INLINE vi i8_start(int32_t offset)
-{
-    return (vi)_mm256_set1_epi32(offset);
-}
-V_INLINE vf i8_scaled(vi acc, float a_scale, const float *w_scale)
-{
-    return _mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps((__m256i)acc), _mm256_set1_ps(a_scale)), _mm256_loadu_ps(w_scale));
-}
-V_INLINE void i8_store(float *c, vf v, bool add)
-{
-    _mm256_storeu_ps(c, add ? _mm256_add_ps(_mm256_loadu_ps(c), v) : v);
 }
 
 #include "kern/int8_body.h"

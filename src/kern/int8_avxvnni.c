@@ -1,17 +1,9 @@
 /* Integer products with AVX-VNNI, the vpdpbusd of processors without AVX-512: as int8_avx512vnni.c with vectors of half the length, of
  * which 16 registers hold 6 rows x 2. */
-#include <immintrin.h>
-#include <stdbool.h>
-#include <stdint.h>
-
-#include "kern/vec_common.h"
+#include "kern/int8_ymm.h"
 
 #define I8_MR 6
-enum { I8_NV = 2, I8_LANES = 8 };
-
-typedef int32_t vi __attribute__((vector_size(32))); /* as in int8_avx512vnni.c */
 typedef vi i8_w, i8_a;
-typedef __m256 vf;
 
 V_INLINE i8_w i8_load_w(const uint8_t *p)
 {
@@ -26,18 +18,6 @@ V_INLINE i8_a i8_load_a(const int8_t *p)
 V_INLINE vi i8_dot(vi acc, i8_w w, i8_a a)
 {
     return (vi)_mm256_dpbusd_avx_epi32((__m256i)acc, (__m256i)w, (__m256i)a);
-}
-V_INLINE vi i8_start(int32_t offset)
-{
-    return (vi)_mm256_set1_epi32(offset);
-}
-V_INLINE vf i8_scaled(vi acc, float a_scale, const float *w_scale)
-{
-    return _mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps((__m256i)acc), _mm256_set1_ps(a_scale)), _mm256_loadu_ps(w_scale));
-}
-V_INLINE void i8_store(float *c, vf v, bool add)
-{
-    _mm256_storeu_ps(c, add ? _mm256_add_ps(_mm256_loadu_ps(c), v) : v);
 }
 
 #include "kern/int8_body.h"

@@ -329,9 +329,8 @@ static ca_status attention(ca_session *s, const chunk_job *job, uint32_t layer)
     const double appended = omp_get_wtime();
     CA_TRY(plan_rows(s, job, &p, sums));
     const double planned = omp_get_wtime();
-    CA_TRY((s->opt.attention == CA_ATTENTION_INT8 ? ca_attend_int8 : ca_attend)(
-        s->cache, &p.table, info->attn_scale, p.q.q, p.q.stride, s->acts.h, (size_t)info->n_heads * info->head_dim,
-        ca_kern_flow_dtype(s->model->kern), s->opt.n_threads, &s->ws));
+    CA_TRY(ca_attend_as(s->cache, s->opt.attention, &p.table, info->attn_scale, p.q.q, p.q.stride, s->acts.h,
+                        (size_t)info->n_heads * info->head_dim, ca_kern_flow_dtype(s->model->kern), s->opt.n_threads, &s->ws));
     const double end = omp_get_wtime();
 
     ca_table_count count;

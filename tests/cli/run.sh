@@ -40,6 +40,10 @@ fi
 if "$COMPACTATTN" doctor | grep -q 'avx512vnni runs --attention int8'; then
     refuse 1 "(these are of 32)" run -m "$MODEL" -p "$fox" --attention int8 --page 32
 fi
+if "$COMPACTATTN" doctor --isa avx2 | grep -q 'avxvnni runs --attention int8'; then
+    accept run -m "$MODEL" --raw -p "$fox" -n 4 --isa avx2 --matmul int8 --attention int8 --page 32
+    [ "$(cat "$work/out")" = "'s a story about" ] || fail "not the known continuation with AVX-VNNI"
+fi
 refuse 1 "attention of 8-bit integers needs AVX-512 VNNI" run -m "$MODEL" -p "$fox" --attention int8 --isa scalar
 refuse 2 "--attention" run -m "$MODEL" -p "$fox" --attention int4
 refuse 2 "--matmul" run -m "$MODEL" -p "$fox" --matmul int4

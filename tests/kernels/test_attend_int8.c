@@ -74,7 +74,8 @@ static ca_table build(attn_data *d, rows of, unsigned keep_percent)
 static float *attend(attn_data *d, const ca_table *t, int n_threads)
 {
     float *o = new_output(d);
-    must(ca_attend_int8(d->cache, t, scale, d->q, d->q_stride, o, d->q_stride, CA_F32, n_threads, &d->ws), "attend");
+    must(ca_attend_as(d->cache, CA_ATTENTION_INT8, t, scale, d->q, d->q_stride, o, d->q_stride, CA_F32, n_threads, &d->ws),
+         "attend");
     return o;
 }
 
@@ -248,7 +249,8 @@ static void exact_properties(void **state)
 
             t = build(&d, DENSE, 0);
             uint16_t *halves = malloc((size_t)d.shape.q_len * d.q_stride * sizeof *halves);
-            must(ca_attend_int8(d.cache, &t, scale, d.q, d.q_stride, halves, d.q_stride, CA_BF16, 1, &d.ws), "attend");
+            must(ca_attend_as(d.cache, CA_ATTENTION_INT8, &t, scale, d.q, d.q_stride, halves, d.q_stride, CA_BF16, 1, &d.ws),
+                 "attend");
             for (size_t j = 0; j < d.shape.q_len * d.q_stride; j++) assert_int_equal(halves[j], ca_f32_to_bf16(dense[j]));
             free(halves);
 
@@ -363,8 +365,10 @@ static void where_it_runs(void **state)
     ca_table t = build(&d, DENSE, 0);
     float *o = new_output(&d);
     assert_null(ca_kern_int8_attention_name(kern, 64));
-    assert_int_equal(ca_attend_int8(d.cache, &t, scale, d.q, d.q_stride, o, d.q_stride, CA_F32, 1, &d.ws), CA_E_UNSUPPORTED);
+    assert_int_equal(ca_attend_as(d.cache, CA_ATTENTION_INT8, &t, scale, d.q, d.q_stride, o, d.q_stride, CA_F32, 1, &d.ws),
+                     CA_E_UNSUPPORTED);
     assert_non_null(strstr(ca_last_error(), "scalar"));
+    assert_int_equal(ca_attend_as(d.cache, (ca_attention)7, &t, scale, d.q, d.q_stride, o, d.q_stride, CA_F32, 1, &d.ws), CA_E_ARG);
     assert_int_equal(ca_cost_measure(kern, CA_ATTENTION_INT8, 1, &cost), CA_E_UNSUPPORTED);
     free(o);
     attn_data_destroy(&d);

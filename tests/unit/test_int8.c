@@ -229,7 +229,10 @@ static void test_choice(void **state)
     assert_string_equal(ca_kern_int8_name(kern_of("scalar")), "portable");
     assert_ptr_equal(ca_int8_choose(kern_of(NULL)), ca_int8_at(0));
     const ca_kern *avx2 = NULL;
-    if (ca_kern_choose("avx2", &avx2) == CA_OK) assert_memory_equal(ca_kern_int8_name(avx2), "avx", 3);
+    if (ca_kern_choose("avx2", &avx2) == CA_OK) {
+        const char *name = ca_kern_int8_name(avx2); /* AVX-VNNI where the CPU has it, but nothing of AVX-512 */
+        assert_true(strcmp(name, "avx2") == 0 || strcmp(name, "avxvnni") == 0);
+    }
 }
 
 int main(void)

@@ -19,8 +19,7 @@ const ca_attn_int8 *ca_attn_int8_choose(const ca_kern *kern, uint32_t page_token
     const bool fits = page_tokens > 0 && CA_ATTN_INT8_GROUP % page_tokens == 0;
     if (!fits || (kern->cpu_flags & CA_CPU_AMX_BF16) != 0) return NULL; /* the products of tiles are faster */
     for (size_t i = 0; all[i]; i++)
-        if ((all[i]->cpu_flags & ~features) == 0 && (all[i]->sets & kern->cpu_flags) != 0 && kern->k_panel == all[i]->panel &&
-            kern->v_panel == all[i]->panel && page_tokens % all[i]->panel == 0)
+        if ((all[i]->cpu_flags & ~features) == 0 && kern->k_panel == all[i]->panel && page_tokens % all[i]->panel == 0)
             return all[i];
     return NULL;
 }

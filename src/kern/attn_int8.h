@@ -29,9 +29,8 @@ enum {
 
 typedef struct ca_attn_int8 {
     const char *name;
-    uint32_t sets; /* kernel sets that it goes with: those that need one of these CPU flags */
     uint32_t cpu_flags;
-    uint32_t panel;     /* k_panel and v_panel of these sets */
+    uint32_t panel;     /* k_panel and v_panel of the kernel sets whose pages it reads */
     uint32_t job, unit; /* as attn_job and attn_unit of a kernel set; likewise: */
     double byte_flop, job_flop;
     size_t (*scratch_bytes)(uint32_t head_dim);

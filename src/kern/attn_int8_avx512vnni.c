@@ -104,7 +104,6 @@ V_INLINE vi a8_powers(const vi *z, uint8_t *p, vi l)
 
 const ca_attn_int8 ca_attn_int8_avx512vnni = {
     .name = "avx512vnni",
-    .sets = CA_CPU_AVX512,
     .cpu_flags = CA_CPU_AVX512 | CA_CPU_AVX512_VNNI,
     .panel = PANEL,
     .job = JOB,

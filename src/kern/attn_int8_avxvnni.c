@@ -104,7 +104,6 @@ V_INLINE vi a8_powers(const vi *z, uint8_t *p, vi l)
 
 const ca_attn_int8 ca_attn_int8_avxvnni = {
     .name = "avxvnni",
-    .sets = CA_CPU_AVX2_FMA,
     .cpu_flags = CA_CPU_AVX2_FMA | CA_CPU_AVX_VNNI,
     .panel = PANEL,
     .job = JOB,

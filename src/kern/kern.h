@@ -119,7 +119,7 @@ typedef struct ca_qk_job {
 typedef struct ca_diag_job {
     const void *packed;
     uint32_t n_rows, stride;
-    const void *page;
+    const void *page, *next; /* the page that will be asked about next, or NULL */
     uint32_t page_tokens, head_dim;
     float *e;        /* row r starts at e + r * e_stride; page_tokens/stride values each */
     size_t e_stride; /* floats */
@@ -145,13 +145,15 @@ struct ca_kern {
     void (*pack_q)(const float *q, size_t stride, uint32_t count, uint32_t head_dim, void *packed);
     /* s[i][t] = q[i] . k[t] for every slot of a page, f32 sums; slots past the page's end hold zeros and give 0. */
     void (*qk)(const ca_qk_job *job);
-    /* Token t of the rows is q + (t - skip) * stride for skip <= t < skip + n, zero outside; n_rows * job.stride tokens in all.
-     * packed: ca_pack_diag_bytes, 64-byte aligned. */
-    void (*pack_diag)(const float *q, size_t stride, uint32_t skip, uint32_t n, uint32_t n_rows, uint32_t diag_stride,
-                      uint32_t head_dim, void *packed);
+    /* Rows [row0, row0 + n_rows) of packed: their token t is q + (t - skip) * stride for skip <= t < skip + n, zero outside; n_rows *
+     * diag_stride tokens in all. packed: ca_pack_diag_bytes of all rows, 64-byte aligned. */
+    void (*pack_diag)(const float *q, size_t stride, uint32_t skip, uint32_t n, uint32_t row0, uint32_t n_rows,
+                      uint32_t diag_stride, uint32_t head_dim, void *packed);
     void (*diag)(const ca_diag_job *job);
     /* Log-sum-exp in base 2 of n values: returns m = max(c x), *sum = sum of 2^(c x - m), both -inf, 0 for n = 0; c > 0. */
     float (*lse)(const float *x, uint32_t n, float c, float *sum);
+    /* x[i] = 2^(c (x[i] - largest)) in place, all 0 where that is -inf; returns their sum, 0 for n = 0; c > 0. */
+    float (*powers)(float *x, uint32_t n, float c);
     /* out[i][j] = sum over d < depth of x[i][d] panels[j/16][d][j%16], f32, for j < n_cols rounded up to 16. Row i of x and out
      * starts at i times its stride; panels as ca_score_job.means. */
     void (*panel_dot)(const float *x, size_t x_stride, uint32_t n, const float *panels, uint32_t depth, uint32_t n_cols, float *out,

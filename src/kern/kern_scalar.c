@@ -101,11 +101,11 @@ static void qk(const ca_qk_job *job)
         for (uint32_t t = 0; t < bs; t++) job->s[(size_t)i * bs + t] = dot(q + (size_t)i * dim, k + (size_t)t * dim, dim);
 }
 
-static void pack_diag(const float *q, size_t stride, uint32_t skip, uint32_t n, uint32_t n_rows, uint32_t diag_stride,
-                      uint32_t head_dim, void *packed)
+static void pack_diag(const float *q, size_t stride, uint32_t skip, uint32_t n, uint32_t row0, uint32_t n_rows,
+                      uint32_t diag_stride, uint32_t head_dim, void *packed)
 {
     for (uint32_t t = 0; t < n_rows * diag_stride; t++) {
-        float *dst = (float *)packed + (size_t)t * head_dim;
+        float *dst = (float *)packed + ((size_t)row0 * diag_stride + t) * head_dim;
         if (t >= skip && t - skip < n)
             memcpy(dst, q + (size_t)(t - skip) * stride, (size_t)head_dim * 4);
         else
@@ -128,12 +128,24 @@ static void diag(const ca_diag_job *job)
 
 static float lse(const float *x, uint32_t n, float c, float *sum)
 {
-    float m = -INFINITY;
+    float most = -INFINITY;
     double s = 0.0; /* one chain of many terms */
-    for (uint32_t i = 0; i < n; i++) m = fmaxf(m, c * x[i]);
-    for (uint32_t i = 0; i < n && m != -INFINITY; i++) s += (double)exp2f(c * x[i] - m);
+    for (uint32_t i = 0; i < n; i++) most = fmaxf(most, x[i]);
+    for (uint32_t i = 0; i < n && most != -INFINITY; i++) s += (double)exp2f(c * (x[i] - most));
     *sum = (float)s;
-    return m;
+    return c * most;
+}
+
+static float powers(float *x, uint32_t n, float c)
+{
+    float most = -INFINITY;
+    double s = 0.0;
+    for (uint32_t i = 0; i < n; i++) most = fmaxf(most, x[i]);
+    for (uint32_t i = 0; i < n; i++) {
+        x[i] = most == -INFINITY ? 0.0F : exp2f(c * (x[i] - most));
+        s += (double)x[i];
+    }
+    return (float)s;
 }
 
 static void panel_dot(const float *x, size_t x_stride, uint32_t n, const float *panels, uint32_t depth, uint32_t n_cols, float *out,
@@ -230,6 +242,7 @@ const ca_kern ca_kern_scalar = {
     .pack_diag = pack_diag,
     .diag = diag,
     .lse = lse,
+    .powers = powers,
     .panel_dot = panel_dot,
     .page_put = page_put,
     .rmsnorm = rmsnorm,

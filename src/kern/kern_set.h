@@ -20,6 +20,7 @@ const ca_kern KERN_SYMBOL = {
     .pack_diag = pack_diag,
     .diag = diag,
     .lse = lse,
+    .powers = powers,
     .panel_dot = panel_dot,
     .page_put = page_put,
     .rmsnorm = rmsnorm,

@@ -145,11 +145,16 @@ static void check_diag(const ca_kern *kern, const page_case *c, const keys *x, c
     const size_t packed_bytes = ca_pack_diag_bytes(c->count, c->dim);
     void *packed = memset(aligned_alloc(64, packed_bytes), 0xff, packed_bytes);
     float *e = guarded(n);
-    kern->pack_diag(q, q_stride, c->skip, c->n_q, c->count, stride, c->dim, packed);
+    /* in two pieces: rows up to `first`, and behind them */
+    const uint32_t first = c->count * 2 / 3, cut = ca_min_u32(ca_max_u32(first * stride, c->skip) - c->skip, c->n_q);
+    kern->pack_diag(q, q_stride, c->skip, cut, 0, first, stride, c->dim, packed);
+    kern->pack_diag(q + cut * q_stride, q_stride, ca_max_u32(first * stride, c->skip) - first * stride, c->n_q - cut, first,
+                    c->count - first, stride, c->dim, packed);
     kern->diag(&(ca_diag_job){ .packed = packed,
                                .n_rows = c->count,
                                .stride = stride,
                                .page = page,
+                               .next = c->n_q & 1 ? page : NULL,
                                .page_tokens = c->page,
                                .head_dim = c->dim,
                                .e = e + GAP,
@@ -221,6 +226,25 @@ static void check_lse(const ca_kern *kern, const float *x, uint32_t n, float c)
                  (double)sum, max, total);
 }
 
+static void check_powers(const ca_kern *kern, const float *x, uint32_t n, float c)
+{
+    double most = -INFINITY, total = 0.0;
+    for (uint32_t i = 0; i < n; i++) most = fmax(most, (double)x[i]);
+    float *p = malloc(n * sizeof *p); /* exactly n, likewise */
+    memcpy(p, x, n * sizeof *p);
+    const double sum = (double)kern->powers(p, n, c);
+    for (uint32_t i = 0; i < n; i++) {
+        const double z = most == -INFINITY ? -INFINITY : (double)c * ((double)x[i] - most), want = exp2(z);
+        const double bound = z < -120.0 ? 1e-36 : want * (4e-7 + 1.2e-7 * fabs(z)); /* z rounds twice */
+        if (!(fabs((double)p[i] - want) <= bound))
+            fail_msg("%s: power %u of %u, c %g, is %.9g, must be %.9g", kern->name, i, n, (double)c, (double)p[i], want);
+        total += (double)p[i];
+    }
+    if (!(fabs(sum - total) <= 6e-8 * n * total))
+        fail_msg("%s: the sum of %u powers is %.9g, must be %.9g", kern->name, n, sum, total);
+    free(p);
+}
+
 static void log_sums(void **state)
 {
     (void)state;
@@ -238,7 +262,10 @@ static void log_sums(void **state)
             float *x = random_values(n, kinds[j].sd, mix64(&seed)); /* exactly n: a sanitizer sees reads past them */
             for (uint32_t e = 0; e < n; e++)
                 if (mix64(&seed) % 8 < kinds[j].hidden) x[e] = -INFINITY;
-            for (size_t k = 0; k < kerns.n; k++) check_lse(kerns.kern[k], x, n, kinds[j].c);
+            for (size_t k = 0; k < kerns.n; k++) {
+                check_lse(kerns.kern[k], x, n, kinds[j].c);
+                check_powers(kerns.kern[k], x, n, kinds[j].c);
+            }
             free(x);
         }
     }

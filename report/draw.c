@@ -1,6 +1,10 @@
 #include "draw.h"
 
+#include "cli/file.h"
+
+#include <errno.h>
 #include <math.h>
+#include <string.h>
 
 cairo_t *draw_create(int width, int height)
 {
@@ -12,12 +16,25 @@ cairo_t *draw_create(int width, int height)
     return cr;
 }
 
+static cairo_status_t write_some(void *file, const unsigned char *data, unsigned n)
+{
+    return fwrite(data, 1, n, file) == n ? CAIRO_STATUS_SUCCESS : CAIRO_STATUS_WRITE_ERROR;
+}
+
 const char *draw_finish(cairo_t *cr, const char *path)
 {
+    struct file_result result;
+    const char *why = NULL;
     cairo_status_t status = cairo_status(cr);
-    if (status == CAIRO_STATUS_SUCCESS) status = cairo_surface_write_to_png(cairo_get_target(cr), path);
+    if (status == CAIRO_STATUS_SUCCESS && !file_begin(&result, path)) {
+        why = strerror(errno);
+    } else if (status == CAIRO_STATUS_SUCCESS) {
+        status = cairo_surface_write_to_png_stream(cairo_get_target(cr), write_some, result.file);
+        if (!file_end(&result, status == CAIRO_STATUS_SUCCESS)) why = strerror(errno);
+    }
+    if (status != CAIRO_STATUS_SUCCESS) why = cairo_status_to_string(status);
     cairo_destroy(cr);
-    return status == CAIRO_STATUS_SUCCESS ? NULL : cairo_status_to_string(status);
+    return why;
 }
 
 static void set_color(cairo_t *cr, unsigned rgb)

@@ -41,7 +41,7 @@ static void normalise(const float *m, const float *e, uint32_t n, float *score)
 
 /* One row: what the kernel gave, and the scores. */
 typedef struct scored {
-    float *m, *e, *score; /* [n_kblocks]; m is scratch once blocks were compared */
+    float *m, *e, *score; /* [n_kblocks]; m and e are scratch once blocks were compared */
 } scored;
 
 /* What alpha compares: scores, or for free_max their logarithms, log2 w[j] + const = m[j] + log2 e[j]. A score beside a sink that takes
@@ -49,6 +49,17 @@ typedef struct scored {
 static float compared(const ca_flashprefill_opt *o, const scored *s, uint32_t j)
 {
     return o->free_max ? s->m[j] + log2f(s->e[j]) : s->score[j];
+}
+
+/* The n best blocks. Their order is that of the scores, and where a score beside a sink is next to nothing, that of its logarithm, which
+ * is below 0 there. */
+static void keep_best(const scored *s, uint32_t diag, uint32_t n, uint64_t *row)
+{
+    const float little = 1e-30F;
+    float top = -1e30F; /* a block without a visible query has m = -inf, and all of them may */
+    for (uint32_t j = 0; j <= diag; j++) top = fmaxf(top, s->m[j]);
+    for (uint32_t j = 0; j <= diag; j++) s->e[j] = s->score[j] >= little ? s->score[j] : s->m[j] - top + log2f(s->e[j]);
+    ca_mask_keep_best(row, s->e, diag, n, (uint32_t *)(void *)s->m);
 }
 
 /* Rule 2.3 for one row; diag is the absolute index of the Q block. Sink and window are tokens, rounded up to blocks. */
@@ -61,7 +72,7 @@ static void keep_row(const ca_flashprefill_opt *o, uint32_t block_tokens, const 
     const float bar = o->free_max ? top + log2f(o->alpha) : o->alpha * top;
     for (uint32_t j = 0; j <= diag; j++)
         if (dense || j < sink || diag - j < window || compared(o, s, j) >= bar) ca_mask_keep(row, j);
-    if (o->min_budget > 0) ca_mask_keep_best(row, s->score, diag, o->min_budget, (uint32_t *)(void *)s->m);
+    if (o->min_budget > 0) keep_best(s, diag, o->min_budget, row);
 }
 
 /* The last n_mute Q blocks have no vote: they read what those before them chose, head by head. Unions over the chunk stay the same. */

@@ -164,6 +164,7 @@ static void bars_are_as_high_as_their_values(void **state)
     assert_in_range(lines_with(surface, second_series, half, width, under_legend), unit / 2 - 3, unit / 2 + 3);
     cairo_surface_destroy(surface);
     assert_non_null(chart_write_png(&chart, "/dev/null/chart.png"));
+    assert_non_null(chart_write_png(&chart, "/dev/full"));
 }
 
 static void all_zero_values_draw(void **state)

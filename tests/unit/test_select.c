@@ -187,15 +187,17 @@ static void against_oracle(void **state)
     assert_true(plain.either * 200 < plain.kept);
 }
 
-/* With free_max the free blocks are compared with each other, however far above them the sink lies. */
+/* With free_max the free blocks are compared with each other, however far above them the sink lies, and with min_budget always. */
 static void dominant_sink(void **state)
 {
     (void)state;
     static const float sinks[] = { 60.0F, 90.0F, 2000.0F }; /* of a key; e^75 and e^112 times the weight of a plain one, and more */
     static const select_case one = { { 32, 512, 1, 1, 64, 32, "a sink that takes all" }, 0, 0, 0 }, *const c = &one;
     const kern_list kerns = usable_kerns();
-    const ca_select_opt opt = { .selector = CA_SELECT_FLASHPREFILL,
-                                .flashprefill = { .alpha = 0.5F, .sink = 32, .window = 32, .free_max = true } };
+    const ca_select_opt ways[] = {
+        { .selector = CA_SELECT_FLASHPREFILL, .flashprefill = { .alpha = 0.5F, .sink = 32, .window = 32, .free_max = true } },
+        { .selector = CA_SELECT_FLASHPREFILL, .flashprefill = { .alpha = 2.0F, .sink = 0, .window = 32, .min_budget = 4 } }
+    };
     for (size_t i = 0; i < kerns.n * sizeof sinks / sizeof *sinks; i++) {
         const ca_kern *kern = kerns.kern[i % kerns.n];
         attn_data d = data_of(c, kern);
@@ -206,10 +208,14 @@ static void dominant_sink(void **state)
         }
         for (uint32_t t = 0; t < c->shape.q_len; t++) d.q[t * d.q_stride] = 10.0F;
         must(ca_cache_append(d.cache, 0, 0, &(ca_kv){ .k = d.k, .v = d.v, .stride = d.kv_stride }, c->shape.kv_len), "append");
-        ca_mask m = mask_of(c, &d);
-        must(ca_select(d.cache, &opt, &d.chunk, &(ca_queries){ .q = d.q, .stride = d.q_stride }, &d.ws, &m, NULL), "select");
-        if (m.bits[0] != 0x9111) /* every fourth, and the window */
-            fail_msg("%s, sink %g: blocks %#llx", ca_kern_name(kern), (double)sinks[i / kerns.n], (unsigned long long)m.bits[0]);
+        for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+            ca_mask m = mask_of(c, &d);
+            must(ca_select(d.cache, &ways[w], &d.chunk, &(ca_queries){ .q = d.q, .stride = d.q_stride }, &d.ws, &m, NULL),
+                 "select");
+            if (m.bits[0] != 0x9111) /* every fourth, and the window */
+                fail_msg("%s, sink %g, way %zu: blocks %#llx", ca_kern_name(kern), (double)sinks[i / kerns.n], w,
+                         (unsigned long long)m.bits[0]);
+        }
         attn_data_destroy(&d);
     }
 }

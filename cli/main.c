@@ -36,12 +36,20 @@ static const struct command *const commands[] = {
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
+static void print_command(const struct command *command)
+{
+    enum { SUMMARY_COLUMN = 23 };
+    printf("  %-20s ", command->name);
+    (void)options_print_wrapped(command->summary, SUMMARY_COLUMN);
+}
+
 static void print_help(void)
 {
-    puts("Usage: compactattn COMMAND [OPTIONS]\n"
-         "Reads long prompts into a language model in chunks, with dense or block-sparse attention (CompactAttention).\n\n"
-         "Commands:");
-    for (size_t i = 0; i < N_COMMANDS; i++) printf("  %-20s %s\n", commands[i]->name, commands[i]->summary);
+    puts("Usage: compactattn COMMAND [OPTIONS]");
+    (void)options_print_wrapped(
+        "Reads long prompts into a language model in chunks, with dense or block-sparse attention (CompactAttention).", 0);
+    puts("\nCommands:");
+    for (size_t i = 0; i < N_COMMANDS; i++) print_command(commands[i]);
     puts("\nExample:\n"
          "  compactattn run -m models/SmolLM2-135M-Instruct.Q4_1.gguf -f data/demo.txt --ask \"What is this text about?\"\n\n"
          "compactattn COMMAND --help explains a command; compactattn --version prints the version.\n"
@@ -92,7 +100,7 @@ static bool print_family(const char *word)
     for (size_t i = 0; i < N_COMMANDS; i++) {
         if (!in_family(commands[i]->name, word)) continue;
         if (n++ == 0) puts("Commands:");
-        printf("  %-20s %s\n", commands[i]->name, commands[i]->summary);
+        print_command(commands[i]);
     }
     return n > 0;
 }

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 enum kind { FLAG, INTEGER, REAL, TEXT, TEXTS, CHOICE }; /* TEXTS may be given several times */
 
@@ -442,19 +444,51 @@ static void default_text(const struct spec *spec, const struct options *defaults
         snprintf(text, cap, " [default: %s]", word);
 }
 
-/* Words from column on, broken before the line gets longer than LINE_END. */
-static void print_wrapped(const char *text, size_t column)
+/* Where lines of help end: at the terminal's edge, if it is narrower than the widest. */
+static size_t line_end(void)
 {
-    enum { LINE_END = 110 };
+    enum { NARROWEST = 60, WIDEST = 110 };
+    struct winsize size;
+    const bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 && size.ws_col < WIDEST;
+    return !known ? WIDEST : size.ws_col < NARROWEST ? NARROWEST : size.ws_col;
+}
+
+/* Whether a paragraph ends here: at a line's end, where what follows is blank, indented or nothing. */
+static bool ends_paragraph(const char *at)
+{
+    return *at == '\0' || (*at == '\n' && strchr(" \n", at[1]) != NULL);
+}
+
+const char *options_print_wrapped(const char *text, size_t column)
+{
+    const size_t end = line_end();
     size_t at = column;
-    for (const char *word = text; *word;) {
-        const size_t length = strcspn(word, " ");
-        const bool first = at == column, breaks = !first && at + 1 + length > LINE_END;
-        printf("%s%*s%.*s", breaks ? "\n" : "", breaks ? (int)column : first ? 0 : 1, "", (int)length, word);
-        at = (breaks ? column : at + !first) + length;
-        word += length + (word[length] == ' ');
+    const char *word = text;
+    while (!ends_paragraph(word)) {
+        size_t length = strcspn(word, " \n|");
+        if (word[length] == '|') length++; /* lines are broken behind it, too */
+        const bool space = word > text && word[-1] != '|', breaks = word > text && at + space + length > end;
+        printf("%s%*s%.*s", breaks ? "\n" : "", breaks ? (int)column : space, "", (int)length, word);
+        at = (breaks ? column : at + space) + length;
+        word += length;
+        if (!ends_paragraph(word) && word[-1] != '|') word++;
     }
     putchar('\n');
+    return word + (*word == '\n');
+}
+
+/* Paragraphs; what is indented, an example or a table, is left as it is. */
+static void print_details(const char *text)
+{
+    while (*text) {
+        const size_t length = strcspn(text, "\n");
+        if (length > 0 && *text != ' ') {
+            text = options_print_wrapped(text, 0);
+            continue;
+        }
+        printf("%.*s\n", (int)length, text);
+        text += length + (text[length] == '\n');
+    }
 }
 
 static void print_option(const struct spec *spec, const struct options *defaults)
@@ -470,7 +504,7 @@ static void print_option(const struct spec *spec, const struct options *defaults
     default_text(spec, defaults, initial, sizeof initial);
     snprintf(help, sizeof help, "%s%s%s%s", spec->help, choice ? "; one of " : "", choice ? spec->value : "", initial);
     printf("%-*s", HELP_COLUMN, left);
-    print_wrapped(help, HELP_COLUMN);
+    (void)options_print_wrapped(help, HELP_COLUMN);
 }
 
 void options_print_help(const struct command *command)
@@ -478,8 +512,9 @@ void options_print_help(const struct command *command)
     struct options defaults;
     set_defaults(&defaults);
     method_show_defaults(&defaults);
-    printf("Usage: compactattn %s %s\n%s.\n\n%s\n\nOptions:\n", command->name, command->synopsis, command->summary,
-           command->details);
+    printf("Usage: compactattn %s %s\n%s.\n\n", command->name, command->synopsis, command->summary);
+    print_details(command->details);
+    puts("\nOptions:");
     for (size_t i = 0; i < N_SPECS; i++) {
         if (specs[i].commands & command->bit) print_option(&specs[i], &defaults);
     }

@@ -83,6 +83,9 @@ int options_parse(const struct command *command, int argc, char **argv, struct o
  * names the option. */
 int options_set(const struct command *command, const char *name, size_t length, const char *value, struct options *out);
 
+/* Prints a paragraph, whose lines end where the terminal does; the cursor is at column, where later lines begin, too. A paragraph goes
+ * up to a line that is blank or indented. Returns what comes after it. */
+const char *options_print_wrapped(const char *text, size_t column);
 /* --help of one subcommand, on standard output. */
 void options_print_help(const struct command *command);
 

@@ -210,7 +210,7 @@ static bool next_cell(const struct bench *bench, size_t i, struct cell *out)
 static uint32_t choose_layers(const struct bench *bench, const struct engine *all, const struct engine *one)
 {
     const uint32_t n = all->info.n_layers;
-    const double room = 0.9 * (double)latency_available();
+    const double room = 0.9 * (double)ca_memory_available();
     uint32_t best = n;
     struct cell cell;
     for (size_t i = 0; n > 1 && next_cell(bench, i, &cell); i++) {
@@ -541,7 +541,7 @@ static int refuse_method(struct turn *t, size_t m, ca_status status, const char 
 static int admit(struct turn *t)
 {
     struct bench *bench = t->bench;
-    const uint64_t available = latency_available();
+    const uint64_t available = ca_memory_available();
     uint64_t sum = 0;
     int code = EXIT_DONE;
     for (size_t m = 0; m < bench->n_methods && code == EXIT_DONE; m++) {
@@ -555,7 +555,7 @@ static int admit(struct turn *t)
             code = refuse_method(t, m, status, why, bench->warmup);
             continue;
         }
-        if (available > 0 && need > available) {
+        if (need > available) {
             snprintf(why, sizeof why, "%.1f MiB are needed for %u sessions of %u tokens, %.1f MiB are available",
                      (double)need / 0x1p20, t->cell->batch, t->cell->length, (double)available / 0x1p20);
             code = refuse_method(t, m, CA_E_MEMORY, why, bench->warmup);
@@ -564,7 +564,7 @@ static int admit(struct turn *t)
         sum += need;
         t->sessions[m] = t->memory + m * t->cell->batch;
     }
-    t->share = available == 0 || (double)sum <= 0.9 * (double)available;
+    t->share = (double)sum <= 0.9 * (double)available;
     return code;
 }
 

@@ -177,12 +177,12 @@ static int run(const struct options *options)
     ca_cpu_name(cpu, sizeof cpu);
     ca_cpu_flags(flags, sizeof flags);
     const int n_threads = engine_threads(options);
-    json_t *report = json_pack("{s:s, s:o, s:o, s:i, s:I, s:I, s:o, s:o, s:s, s:s?, s:o}", "version", ca_version(), "cpu",
-                               json_text(cpu), "flags", json_text(flags), "threads", n_threads, "memory_total_bytes",
-                               memory_bytes("MemTotal"), "memory_available_bytes", memory_bytes("MemAvailable"), "peak_gflops",
-                               json_number(ca_kern_peak_gflops(kern, n_threads, ROUNDS)), "kernels", list_kernels(options->isa),
-                               "int8", ca_kern_int8_name(kern), "int8_attention", ca_kern_int8_attention_name(kern, PAGE),
-                               "libraries", list_libraries());
+    json_t *report = json_pack(
+        "{s:s, s:o, s:o, s:i, s:I, s:I, s:o, s:o, s:s, s:s?, s:o}", "version", ca_version(), "cpu", json_text(cpu), "flags",
+        json_text(flags), "threads", n_threads, "memory_total_bytes", memory_bytes("MemTotal"), "memory_available_bytes",
+        (json_int_t)ca_memory_available() /* -1: unknown, too */, "peak_gflops",
+        json_number(ca_kern_peak_gflops(kern, n_threads, ROUNDS)), "kernels", list_kernels(options->isa), "int8",
+        ca_kern_int8_name(kern), "int8_attention", ca_kern_int8_attention_name(kern, PAGE), "libraries", list_libraries());
     if (!report) return fail("no memory for the report");
     int code = add_costs(options, kern, n_threads, report);
     if (code == EXIT_DONE && options->model) code = forecast_model(options, report);

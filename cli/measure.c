@@ -80,7 +80,8 @@ int measure_session(const struct engine *engine, const struct options *options, 
     *chunk = measure_merges(options) ? opt.chunk : 0;
     if (*chunk > 0) opt.chunk = 2 * *chunk - 1; /* a prompt that is shorter needs less: the library cuts it to the context */
     const ca_status status = ca_session_create(engine->model, &opt, out);
-    return status == CA_OK ? EXIT_DONE : fail_library(status);
+    if (status == CA_E_MEMORY) note("%s", ca_last_error());
+    return status == CA_OK || status == CA_E_MEMORY ? EXIT_DONE : fail_library(status);
 }
 
 /* Progress of one call among several. */

@@ -38,7 +38,8 @@ ca_status measure_prefill(const struct engine *engine, ca_session *session, cons
 
 /* --last-chunk merge: accuracy is published with a last chunk that joins the one before it when it is shorter (latency is not). */
 bool measure_merges(const struct options *options);
-/* engine_session with what measure_merged needs: *chunk is for it, 0 when nothing is merged; the session's own has room for two. */
+/* engine_session with what measure_merged needs: *chunk is for it, 0 when nothing is merged; the session's own has room for two. Where
+ * the memory is short, that is told, *out is NULL and the call has succeeded. */
 int measure_session(const struct engine *engine, const struct options *options, const struct method *method, size_t n_prompt,
                     size_t n_more, uint32_t *chunk, ca_session **out);
 /* Feeds ids to a session that is empty, chunk by chunk. A dense tail must not be longer than a chunk. Of hooks, on_progress and cancel

@@ -76,9 +76,8 @@ ca_status latency_run(const struct latency_job *job, json_t *row);
  * n * n (in layers with a window up to its length), over the share keep of the keys. For estimates. */
 double latency_gflop(const ca_model_info *info, double n, double keep);
 
-/* Bytes that the process holds now, and bytes that are left to it; 0 where the system does not say. */
+/* Bytes that the process holds now; 0 where the system does not say. */
 uint64_t latency_resident(void);
-uint64_t latency_available(void);
 
 /* ---- the summary ---- */
 

@@ -26,37 +26,6 @@ uint64_t latency_resident(void)
     return memory_line("/proc/self/status", "VmRSS:");
 }
 
-/* The number that a file of a control group holds; false when there is no such file, or it says "max". */
-static bool group_number(const char *path, uint64_t *out)
-{
-    char line[64] = "";
-    FILE *in = fopen(path, "r");
-    const bool read = in && fgets(line, sizeof line, in);
-    if (in) fclose(in);
-    *out = strtoull(line, NULL, 10);
-    return read && line[0] >= '0' && line[0] <= '9';
-}
-
-/* What a control group's limit leaves, its idle file cache counted as free; UINT64_MAX without a limit. */
-static uint64_t group_available(void)
-{
-    uint64_t most = 0, used = 0, idle = 0;
-    char line[128];
-    if (!group_number("/sys/fs/cgroup/memory.max", &most) || !group_number("/sys/fs/cgroup/memory.current", &used))
-        return UINT64_MAX;
-    FILE *in = fopen("/sys/fs/cgroup/memory.stat", "r");
-    while (in && fgets(line, sizeof line, in))
-        if (strncmp(line, "inactive_file ", 14) == 0) idle = strtoull(line + 14, NULL, 10);
-    if (in) fclose(in);
-    return most + idle > used ? most + idle - used : 1;
-}
-
-uint64_t latency_available(void)
-{
-    const uint64_t machine = memory_line("/proc/meminfo", "MemAvailable:"), group = group_available();
-    return machine < group ? machine : group;
-}
-
 double latency_gflop(const ca_model_info *info, double n, double keep)
 {
     const double attn = (double)info->n_heads * info->head_dim, kv = (double)info->n_kv_heads * info->head_dim;

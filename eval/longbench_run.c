@@ -343,7 +343,8 @@ static char *kept_text(const struct work *work, const char *text)
     return clean.at;
 }
 
-/* One prompt with a session of its own: prompts differ too much in length to keep one. *text is malloc'ed. */
+/* One prompt with a session of its own: prompts differ too much in length to keep one. *text is malloc'ed; NULL, and told, where the
+ * memory is short. */
 static int take_turn(struct work *work, size_t method, const struct prompt *prompt, size_t budget, double share,
                      struct result *result, char **text)
 {
@@ -352,7 +353,7 @@ static int take_turn(struct work *work, size_t method, const struct prompt *prom
     uint32_t chunk = 0;
     *text = NULL;
     const int code = measure_session(work->engine, &sweep->options, &sweep->method, prompt->n_ids, budget, &chunk, &session);
-    if (code != EXIT_DONE) return code;
+    if (code != EXIT_DONE || !session) return code;
     const ca_status status = answer(work, session, prompt, chunk, budget, share, result);
     ca_session_destroy(session);
     if (status == CA_E_CANCELED) return EXIT_INTERRUPTED;
@@ -419,14 +420,19 @@ static int answer_and_keep(struct work *work, const struct longbench_item *item,
                            size_t budget, size_t method, double share)
 {
     const struct longbench_grid *grid = work->grid;
-    struct answered answered = { .thoughts = NULL };
+    struct answered answered = { .thoughts = NULL, .response = NULL };
     result_init(&answered.first, &grid->methods[method].method);
     result_init(&answered.second, &grid->methods[method].method);
     snprintf(work->label, sizeof work->label, "%s %s", item->id, work->names[method]);
     int code = take_turn(work, method, prompt, budget, share, &answered.first,
                          grid->options->cot ? &answered.thoughts : &answered.response);
-    if (code == EXIT_DONE && grid->options->cot) code = ask_for_letter(work, json, method, &answered);
-    if (code == EXIT_DONE) {
+    if (code == EXIT_DONE && answered.thoughts) code = ask_for_letter(work, json, method, &answered);
+    if (code == EXIT_DONE && !answered.response) {
+        progress_end(&work->progress);
+        note("%s: is left out", work->label);
+        work->n_left_out++;
+        work->total -= share;
+    } else if (code == EXIT_DONE) {
         char folder[RULER_PATH];
         json_t *row = answer_row(item, work->names[method], prompt, &answered);
         snprintf(folder, sizeof folder, "%s/%s", grid->options->out, work->names[method]);
@@ -467,6 +473,7 @@ static int run_item(struct work *work, size_t i)
     const struct longbench_item *item = &grid->data->items[i];
     const enum longbench_form form = options->cot ? LONGBENCH_COT : is_official(options) ? LONGBENCH_OFFICIAL : LONGBENCH_REFERENCE;
     const size_t budget = first_budget(options);
+    const double before = work->done;
     const bool *pending = work->pending + i * grid->n_methods;
     struct prompt prompt = { 0 };
     size_t n = 0;
@@ -479,7 +486,7 @@ static int run_item(struct work *work, size_t i)
     } else if (code == EXIT_DONE) {
         for (size_t m = 0; m < grid->n_methods && code == EXIT_DONE; m++)
             if (pending[m]) code = answer_and_keep(work, item, json, &prompt, budget, m, weight(work, i));
-        if (code == EXIT_DONE) tell_done(work, item);
+        if (code == EXIT_DONE && work->done > before) tell_done(work, item);
     }
     ca_free(prompt.ids);
     json_decref(json);

@@ -35,7 +35,7 @@ struct work {
     struct cell *cells;
     size_t n_cells;
     char (*names)[RULER_NAME];
-    json_t *left_out; /* "4096/vt": rows that do not fit */
+    json_t *left_out; /* "4096/vt": rows that do not fit the context; "4096/vt/dense": the memory */
     json_t *data;     /* the data's settings as its manifest has them, without the number of samples, which may grow */
     json_t *holes;    /* "512/vt": why the data has no such file; NULL when it does not say */
     json_t *inputs;   /* "--essay": hash of a file that the data is made from; NULL when it does not say */
@@ -280,12 +280,12 @@ static int open_cells(struct work *work)
 /* Rows that do not fit are told in one line and left out. */
 static void tell_too_long(struct work *work, const struct cell *cell, size_t n, size_t first, size_t n_ids, size_t limit)
 {
-    char path[RULER_PATH] = "", key[64];
+    char path[RULER_PATH] = "", key[RULER_KEY];
     (void)ruler_data_path(work->grid->data, cell->length, cell->task->name, path);
     progress_end(&work->progress);
     note("%s: %zu of %zu prompts do not fit the context of %zu and are left out (index %zu: %zu tokens and %u to write)", path, n,
          cell->n_rows, limit, cell->set.rows[first].index, n_ids, cell->task->new_tokens);
-    snprintf(key, sizeof key, "%zu/%s", cell->length, cell->task->name);
+    ruler_key(cell->length, cell->task->name, key);
     json_object_set_new(work->left_out, key, json_integer((json_int_t)n));
     work->n_left_out += n;
 }
@@ -468,6 +468,20 @@ static void tell_done(const struct work *work, size_t n)
                 100 * work->done / work->total, spent / work->done * (work->total - work->done));
 }
 
+/* n prompts of a cell that a method has no memory for. */
+static void leave_out(struct work *work, const struct cell *cell, size_t method, size_t n)
+{
+    char key[RULER_NAME + RULER_KEY], task[RULER_KEY];
+    progress_end(&work->progress);
+    note("%s: %zu of %zu prompts are left out", work->label, n, cell->n_rows);
+    ruler_key(cell->length, cell->task->name, task);
+    snprintf(key, sizeof key, "%s/%s", task, work->names[method]);
+    json_object_set_new(work->left_out, key, json_integer((json_int_t)n));
+    for (size_t r = 0; r < cell->n_rows; r++)
+        work->total -= cell->ids[r] && !cell->answered[method * cell->n_rows + r] ? weight(cell, r) : 0;
+    work->n_left_out += n;
+}
+
 /* One session for all prompts of the cell, so only one KV cache is there at a time. */
 static int run_method(struct work *work, struct cell *cell, size_t method)
 {
@@ -478,6 +492,10 @@ static int run_method(struct work *work, struct cell *cell, size_t method)
     snprintf(work->label, sizeof work->label, "%zu %s %s", cell->length, cell->task->name, work->names[method]);
     int code = measure_session(work->engine, &sweep->options, &sweep->method, cell->longest, cell->task->new_tokens, &work->chunk,
                                &session);
+    if (code == EXIT_DONE && !session) {
+        leave_out(work, cell, method, n);
+        return EXIT_DONE;
+    }
     for (size_t r = 0; r < cell->n_rows && code == EXIT_DONE; r++)
         if (cell->ids[r] && !cell->answered[method * cell->n_rows + r]) code = answer_and_keep(work, session, cell, method, r);
     ca_session_destroy(session);

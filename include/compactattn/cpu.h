@@ -63,6 +63,10 @@ CA_API void ca_cpu_flags(char *buf, size_t len);
  * two): the best of rounds runs of about a millisecond each. This is the denominator of every share_of_peak. */
 CA_API double ca_kern_peak_gflops(const ca_kern *kern, int n_threads, int rounds);
 
+/* Bytes that this process can still take: the least of what the system has available, what its control group's limit leaves (idle file
+ * cache counts as free) and what the limit of its address space leaves. The largest number where the system says nothing. */
+CA_API uint64_t ca_memory_available(void);
+
 /* Measured speed at which n_threads threads together read memory that no cache holds, in GB/s (1e9 bytes a second): the best of rounds
  * passes over at least 256 MiB that are taken for the call, or over half of the memory that is free. Passes take turns with and without
  * asking for lines ahead. CA_E_ARG for less than one thread or round, CA_E_MEMORY when there is no room. */

@@ -8,7 +8,6 @@
 
 #include "base/arith.h"
 #include "base/error.h"
-#include "base/memory.h"
 
 enum { LINE = 64, AHEAD = 2048 };
 #define MIB ((size_t)1 << 20)
@@ -47,7 +46,7 @@ static size_t thread_lines(size_t n_threads)
     const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
     if (cache > 0 && bytes < 2 * (size_t)cache) bytes = 2 * (size_t)cache;
 #endif
-    const uint64_t most = ca_available_bytes() / 2;
+    const uint64_t most = ca_memory_available() / 2;
     if (bytes > most) bytes = (size_t)most;
     return bytes / LINE / n_threads;
 }

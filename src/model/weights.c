@@ -8,7 +8,6 @@
 #include "base/arith.h"
 #include "base/hash.h"
 #include "base/mapfile.h"
-#include "base/memory.h"
 #include "load/draw.h"
 
 enum { MAX_PARTS = 3, NAME = 128 };
@@ -471,7 +470,7 @@ static ca_status check_called(const loader *l)
 
 static ca_status check_memory(const ca_model *model, uint64_t need)
 {
-    const uint64_t available = ca_available_bytes();
+    const uint64_t available = ca_memory_available();
     if (need <= available) return CA_OK;
     return ca_fail(CA_E_MEMORY,
                    "%s: its weights take %.1f MiB of memory for this kernel set, %.1f MiB are available: use a smaller model",

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/memory.h"
 #include "base/workspace.h"
 #include "cache/cache.h"
 #include "prefill/session.h"
@@ -148,7 +147,7 @@ ca_status ca_session_forecast(const ca_model *model, const ca_session_opt *opt, 
 static ca_status fill(ca_session *s)
 {
     const uint64_t need = s->stats.kv_bytes + s->stats.workspace_bytes;
-    const uint64_t available = ca_available_bytes();
+    const uint64_t available = ca_memory_available();
     if (need > available)
         return ca_fail(CA_E_MEMORY,
                        "session: %.1f MiB are needed for a context of %u tokens (KV pages %.1f, workspace %.1f), %.1f MiB are "

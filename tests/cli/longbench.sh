@@ -215,4 +215,30 @@ printed '^flashprefill+auto  *1 '
 head -c 300 "$work/data.json" >"$work/torn.json"
 refuse 1 "torn.json: line 2: " eval longbench run -m "$MODEL" --data "$work/torn.json" --out "$work/none"
 refuse 1 "nothing.json: " eval longbench -m "$MODEL" --data "$work/nothing.json" --out "$work/none"
+# An item that the memory does not hold is left out, the others answered. How much the program itself takes is found by trying.
+filler=$(head -c 800 "$golden/smollm2/p1500.txt" | tr -d '"\\' | tr '\n\t' '  ')
+long=$(for _ in $(seq 30); do printf '%s ' "$filler"; done)
+item() {
+    printf '{"_id": "%s", "domain": "x", "sub_domain": "y", "difficulty": "easy", "length": "short", "question": "Which?", "choice_A": "a",' "$1"
+    printf ' "choice_B": "b", "choice_C": "c", "choice_D": "d", "answer": "A", "context": "%s"}%s' "$2" "$3"
+}
+{
+    printf '['
+    item one "$filler" ,
+    item two "$long" ,
+    item three "$filler" ']'
+} >"$work/large.json"
+for kib in $(seq 200000 30000 1500000); do
+    rm -rf "$work/large.out"
+    code=0
+    (
+        # shellcheck disable=SC3045 # dash and bash have it
+        ulimit -v "$kib"
+        "$COMPACTATTN" eval longbench run -m "$MODEL" --data "$work/large.json" --methods dense --threads 1 --out "$work/large.out"
+    ) >"$work/out" 2>"$work/err" </dev/null || code=$?
+    [ ! -s "$work/large.out/dense/pred.jsonl" ] || break
+done
+[ "$code" -eq 1 ] || fail "exit code $code with an item that does not fit the memory"
+grep -q "^compactattn: two dense: is left out" "$work/err" || fail "an item that does not fit the memory is not told"
+[ "$(wc -l <"$work/large.out/dense/pred.jsonl")" -eq 2 ] || fail "the items that fit are not answered"
 finish

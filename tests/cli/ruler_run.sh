@@ -243,6 +243,32 @@ rows "$file" "The secret number of the ship is" 7351
 # shellcheck disable=SC2086
 refuse 1 "index 0 was answered for another prompt than $data has now" $args --methods dense
 
+# A length that the memory does not hold is left out, the other one answered. How much the program itself takes is found by trying.
+long=$(for _ in $(seq 34); do printf '%s ' "$filler"; done)
+mkdir -p "$work/large/synthetic/512/data/vt" "$work/large/synthetic/7900/data/vt"
+row='{"index": 0, "input": "%s The ship is", "outputs": ["x"], "length": 0}\n'
+# shellcheck disable=SC2059
+printf "$row" "$filler" >"$work/large/synthetic/512/data/vt/validation.jsonl"
+# shellcheck disable=SC2059
+printf "$row" "$long" >"$work/large/synthetic/7900/data/vt/validation.jsonl"
+for kib in $(seq 200000 30000 1500000); do
+    rm -rf "$work/large.out"
+    code=0
+    (
+        # shellcheck disable=SC3045 # dash and bash have it
+        ulimit -v "$kib"
+        "$COMPACTATTN" eval ruler run -m "$MODEL" --data "$work/large" --lengths 512,7900 --tasks vt --samples 1 --methods dense --threads 1 \
+            --out "$work/large.out"
+    ) >"$work/out" 2>"$work/err" </dev/null || code=$?
+    [ ! -s "$work/large.out/dense/synthetic/512/pred/vt.jsonl" ] || break
+done
+[ "$code" -eq 1 ] || fail "exit code $code with a length that does not fit the memory"
+grep -q "^compactattn: 7900 vt dense: 1 of 1 prompts are left out" "$work/err" || fail "what is left out is not told"
+grep -q "MiB are available\|cannot be mapped" "$work/err" || fail "the memory that is missing is not told"
+grep -q '"7900/vt/dense": 1' "$work/large.out/manifest.json" || fail "what is left out is not in the manifest"
+tool eval ruler run -m "$MODEL" --data "$work/large" --lengths 512 --tasks vt --samples 1 --methods dense --threads 1 --out "$work/large.out"
+[ "$code" -eq 0 ] || fail "the answer that is there: exit code $code"
+
 # Answers of the published runner: index, input, outputs, pred. 1 and 1/2 in dense, 1/2 of the second in the other.
 for method in x_dense_5e-4 x_quoka_dense_5e-4; do
     mkdir -p "$work/foreign/$method/synthetic/4096/pred"

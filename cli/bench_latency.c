@@ -206,12 +206,13 @@ static bool next_cell(const struct bench *bench, size_t i, struct cell *out)
     return true;
 }
 
-/* The most layers with which every cell that fits with one layer still fits: bytes grow by as much with each layer. */
+/* The most layers with which every cell that fits with one layer still fits: bytes grow by as much with each layer. One where none fits. */
 static uint32_t choose_layers(const struct bench *bench, const struct engine *all, const struct engine *one)
 {
     const uint32_t n = all->info.n_layers;
     const double room = 0.9 * (double)ca_memory_available();
     uint32_t best = n;
+    bool some = false, none = false; /* cells that fit, and that do not */
     struct cell cell;
     for (size_t i = 0; n > 1 && next_cell(bench, i, &cell); i++) {
         for (size_t m = 0; m < bench->n_methods; m++) {
@@ -222,9 +223,11 @@ static uint32_t choose_layers(const struct bench *bench, const struct engine *al
             const double first = (double)(least + one->info.packed_bytes), last = (double)(most + all->info.packed_bytes);
             const double fit = last > first ? 1 + floor((room - first) / (last - first) * (n - 1)) : n;
             if (fit >= 1 && fit < best) best = (uint32_t)fit;
+            some = some || fit >= 1;
+            none = none || fit < 1;
         }
     }
-    return best;
+    return none && !some ? 1 : best;
 }
 
 /* Layers that an earlier call with the same folder chose, or 0: the free memory may be another now. */

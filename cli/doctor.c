@@ -140,11 +140,14 @@ static void print_report(const json_t *report)
 {
     size_t index;
     json_t *entry;
-    printf("compactattn %s\n\nCPU        %s\nflags      %s\nthreads    %lld\nmemory     %.1f GiB, %.1f GiB available\n"
+    char available[32] = "unknown how much";
+    const double gib = gib_at(report, "memory_available_bytes");
+    if (gib >= 0) snprintf(available, sizeof available, "%.1f GiB", gib);
+    printf("compactattn %s\n\nCPU        %s\nflags      %s\nthreads    %lld\nmemory     %.1f GiB, %s available\n"
            "peak       %.0f GFLOP/s measured\n\nKernels, best first\n",
            text_at(report, "version"), text_at(report, "cpu"), text_at(report, "flags"),
-           (long long)json_integer_value(json_object_get(report, "threads")), gib_at(report, "memory_total_bytes"),
-           gib_at(report, "memory_available_bytes"), json_number_value(json_object_get(report, "peak_gflops")));
+           (long long)json_integer_value(json_object_get(report, "threads")), gib_at(report, "memory_total_bytes"), available,
+           json_number_value(json_object_get(report, "peak_gflops")));
     json_array_foreach(json_object_get(report, "kernels"), index, entry)
     {
         const bool chosen = json_is_true(json_object_get(entry, "chosen"));

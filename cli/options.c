@@ -467,11 +467,11 @@ const char *options_print_wrapped(const char *text, size_t column)
     while (!ends_paragraph(word)) {
         size_t length = strcspn(word, " \n|");
         if (word[length] == '|') length++; /* lines are broken behind it, too */
-        const bool space = word > text && word[-1] != '|', breaks = word > text && at + space + length > end;
+        const bool space = word > text && strchr(" \n", word[-1]), breaks = word > text && at + space + length > end;
         printf("%s%*s%.*s", breaks ? "\n" : "", breaks ? (int)column : space, "", (int)length, word);
         at = (breaks ? column : at + space) + length;
         word += length;
-        if (!ends_paragraph(word) && word[-1] != '|') word++;
+        if (!ends_paragraph(word) && strchr(" \n", *word)) word++;
     }
     putchar('\n');
     return word + (*word == '\n');

@@ -519,6 +519,27 @@ static int run_cells(struct work *work)
     return code;
 }
 
+/* Prompts that an earlier run of the folder left out and that are answered now: 0 are left out. */
+static void forget_left_out(struct work *work)
+{
+    char path[RULER_PATH], task[RULER_KEY], key[RULER_NAME + RULER_KEY];
+    if (snprintf(path, sizeof path, "%s/manifest.json", work->grid->out) >= RULER_PATH) return;
+    json_t *manifest = json_load_file(path, 0, NULL);
+    const json_t *before = json_object_get(json_object_get(manifest, "note"), "left_out");
+    for (size_t c = 0; c < work->n_cells; c++) {
+        ruler_key(work->cells[c].length, work->cells[c].task->name, task);
+        for (size_t m = 0; m <= work->grid->n_methods; m++) {
+            if (m < work->grid->n_methods)
+                snprintf(key, sizeof key, "%s/%s", task, work->names[m]);
+            else
+                snprintf(key, sizeof key, "%s", task);
+            if (json_object_get(before, key) && !json_object_get(work->left_out, key))
+                json_object_set_new(work->left_out, key, json_integer(0));
+        }
+    }
+    json_decref(manifest);
+}
+
 int ruler_run(const struct engine *engine, const struct ruler_grid *grid, size_t *n_left_out, size_t *n_missing)
 {
     char model_hash[LEDGER_HASH];
@@ -530,6 +551,7 @@ int ruler_run(const struct engine *engine, const struct ruler_grid *grid, size_t
     if (code == EXIT_DONE) code = open_cells(&work); /* before anything is written: with nothing to do, nothing is */
     if (code == EXIT_DONE) code = begin(&work, model_hash);
     if (code == EXIT_DONE) code = run_cells(&work);
+    if (code == EXIT_DONE) forget_left_out(&work);
     if (code == EXIT_DONE && json_object_size(work.left_out) + json_object_size(work.skipped) > 0)
         code = begin_grid(&work, model_hash);
     *n_left_out = work.n_left_out;

@@ -63,7 +63,7 @@ CA_API void ca_cpu_flags(char *buf, size_t len);
  * two): the best of rounds runs of about a millisecond each. This is the denominator of every share_of_peak. */
 CA_API double ca_kern_peak_gflops(const ca_kern *kern, int n_threads, int rounds);
 
-/* Bytes that this process can still take: the least of what the system has available, what its control group's limit leaves (idle file
+/* Bytes that this process can still take: the least of what the system has available, what its control group's limit leaves (file
  * cache counts as free) and what the limit of its address space leaves. The largest number where the system says nothing. */
 CA_API uint64_t ca_memory_available(void);
 

@@ -39,12 +39,60 @@ static uint64_t rest(uint64_t limit, uint64_t used)
     return limit == UINT64_MAX || used == UINT64_MAX ? UINT64_MAX : limit > used ? limit - used : 0;
 }
 
-/* What a control group's limit leaves; its idle file cache makes room. */
+/* The files of a control group, in its second and its first version. */
+typedef struct group_files {
+    const char *mark, *root; /* before the group's path in /proc/self/cgroup; where groups are mounted */
+    const char *limit, *used, *idle[2];
+} group_files;
+
+static const group_files versions[] = {
+    { "0::", "/sys/fs/cgroup", "memory.max", "memory.current", { "inactive_file ", "active_file " } },
+    { ":memory:",
+      "/sys/fs/cgroup/memory",
+      "memory.limit_in_bytes",
+      "memory.usage_in_bytes",
+      { "total_inactive_file ", "total_active_file " } },
+};
+
+/* What the limit of one group leaves; its file cache makes room. */
+static uint64_t one_group_rest(const group_files *files, const char *group)
+{
+    char path[1024];
+    (void)snprintf(path, sizeof path, "%s%s/%s", files->root, group, files->limit);
+    const uint64_t limit = number_of(path);
+    (void)snprintf(path, sizeof path, "%s%s/%s", files->root, group, files->used);
+    uint64_t used = number_of(path);
+    (void)snprintf(path, sizeof path, "%s%s/memory.stat", files->root, group);
+    for (size_t i = 0; i < 2 && used != UINT64_MAX; i++) {
+        const uint64_t idle = line_of(path, files->idle[i]);
+        if (idle != UINT64_MAX) used = idle < used ? used - idle : 0;
+    }
+    return rest(limit, used);
+}
+
+/* The least of what the limits of the process' control group and of those around it leave. In a container the path is the host's, and
+ * only the group at the root is there. */
 static uint64_t group_rest(void)
 {
-    const uint64_t used = number_of("/sys/fs/cgroup/memory.current"),
-                   idle = line_of("/sys/fs/cgroup/memory.stat", "inactive_file ");
-    return rest(number_of("/sys/fs/cgroup/memory.max"), idle < used ? used - idle : used);
+    uint64_t least = UINT64_MAX;
+    char line[512];
+    FILE *in = fopen("/proc/self/cgroup", "r");
+    while (in && fgets(line, sizeof line, in)) {
+        for (size_t v = 0; v < sizeof versions / sizeof *versions; v++) {
+            char *at = strstr(line, versions[v].mark);
+            if (at == NULL || (v == 0 && at != line)) continue;
+            char *group = at + strlen(versions[v].mark);
+            group[strcspn(group, "\n")] = '\0';
+            for (char *end; (end = strrchr(group, '/')) != NULL; *end = '\0') {
+                const uint64_t left = one_group_rest(&versions[v], strcmp(group, "/") == 0 ? "" : group);
+                if (left < least) least = left;
+            }
+            const uint64_t root = one_group_rest(&versions[v], "");
+            if (root < least) least = root;
+        }
+    }
+    if (in) (void)fclose(in);
+    return least;
 }
 
 /* What the limit of the process' addresses (ulimit -v) leaves. */

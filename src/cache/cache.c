@@ -92,6 +92,30 @@ ca_status ca_cache_forecast(const ca_cache_opt *opt, size_t *bytes)
     return CA_OK;
 }
 
+static ca_cache planned(const ca_cache_opt *opt, const sizes *s)
+{
+    ca_cache c = { .opt = *opt,
+                   .int8 = ca_attn_int8_choose(opt->kern, opt->page_tokens),
+                   .page_bytes = s->page_bytes,
+                   .n_pages = (uint32_t)s->n_pages,
+                   .blocks_cap = (uint32_t)s->blocks_cap,
+                   .n_pool = (uint32_t)s->n_pool,
+                   .n_gather = (uint32_t)s->n_gather,
+                   .data_bytes = s->pool,
+                   .arena_bytes = s->arena };
+    c.opt.layer_tokens = NULL;
+    return c;
+}
+
+ca_status ca_cache_plan(const ca_cache_opt *opt, ca_cache *out)
+{
+    sizes s;
+    CA_TRY(check(opt));
+    CA_TRY(measure(opt, &s));
+    *out = planned(opt, &s);
+    return CA_OK;
+}
+
 static void *map_bytes(size_t bytes)
 {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -123,18 +147,9 @@ ca_status ca_cache_create(const ca_cache_opt *opt, ca_cache **out)
         free(c);
         return ca_fail(CA_E_MEMORY, "cache: %zu bytes of KV pages cannot be mapped: use a shorter context", s.total);
     }
-    *c = (ca_cache){ .opt = *opt,
-                     .int8 = ca_attn_int8_choose(opt->kern, opt->page_tokens),
-                     .page_bytes = s.page_bytes,
-                     .n_pages = (uint32_t)s.n_pages,
-                     .blocks_cap = (uint32_t)s.blocks_cap,
-                     .n_pool = (uint32_t)s.n_pool,
-                     .n_gather = (uint32_t)s.n_gather,
-                     .data = data,
-                     .arena = arena,
-                     .data_bytes = s.pool,
-                     .arena_bytes = s.arena };
-    c->opt.layer_tokens = NULL;
+    *c = planned(opt, &s);
+    c->data = data;
+    c->arena = arena;
     unsigned char *at = arena;
     c->heads = (ca_head *)(void *)at, at += s.heads;
     c->lens = (uint32_t *)(void *)at, at += s.lens;

@@ -45,6 +45,9 @@ static inline const ca_head *ca_cache_head(const ca_cache *cache, uint32_t seq, 
     return &cache->heads[((size_t)seq * cache->opt.n_layers + layer) * cache->opt.n_kv_heads + kv_head];
 }
 
+/* What opt makes of a cache, without its memory: all that has no pointer. */
+ca_status ca_cache_plan(const ca_cache_opt *opt, ca_cache *out);
+
 /* Pages for positions [start, len) of an empty layer of a sequence, contents undefined: start is the first position of a page. */
 ca_status ca_cache_reserve(ca_cache *cache, uint32_t seq, uint32_t layer, uint32_t start, uint32_t len);
 

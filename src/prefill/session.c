@@ -103,17 +103,17 @@ static uint32_t window_tokens(const ca_config *config, const ca_session_opt *opt
     return config->window + 3 * opt->page_tokens;
 }
 
-/* The part of a session that its sizes depend on. The pool is only mapped: its memory is taken when tokens come. */
-static ca_status open_cache(const ca_model *model, const ca_session_opt *opt, ca_session *s)
+/* Options and sizes of a session, and those of its cache, whose layers hold held[] tokens. Takes no memory. */
+static ca_status measure(const ca_model *model, const ca_session_opt *opt, ca_session *s, uint32_t held[CA_MAX_LAYERS],
+                         ca_cache_opt *cache_opt)
 {
     CA_TRY(resolve(model, opt, &s->opt));
     s->asked_chunk = opt->chunk;
     s->model = model;
     ca_model_get_info(model, &s->info);
-    uint32_t held[CA_MAX_LAYERS];
     for (uint32_t l = 0; l < s->info.n_layers; l++)
         held[l] = model->config.sliding[l] ? window_tokens(&model->config, &s->opt) + s->opt.chunk : s->opt.context;
-    const ca_cache_opt cache_opt = {
+    *cache_opt = (ca_cache_opt){
         .layer_tokens = held,
         .n_layers = s->info.n_layers,
         .n_kv_heads = s->info.n_kv_heads,
@@ -126,34 +126,47 @@ static ca_status open_cache(const ca_model *model, const ca_session_opt *opt, ca
         .gate = s->opt.select.selector == CA_SELECT_SEER ? s->opt.select.seer.gate : s->opt.gate,
         .kern = ca_model_kern(model),
     };
+    ca_cache cache;
     size_t kv_bytes = 0;
-    CA_TRY(ca_cache_forecast(&cache_opt, &kv_bytes));
-    CA_TRY(ca_cache_create(&cache_opt, &s->cache));
+    CA_TRY(ca_cache_forecast(cache_opt, &kv_bytes));
+    CA_TRY(ca_cache_plan(cache_opt, &cache));
+    s->cache = &cache;
     s->stats.kv_bytes = kv_bytes;
     s->stats.workspace_bytes = attention_bytes(s) + ca_acts_bytes(model, s->opt.chunk, keeps_raw(s)) +
                                s->info.vocab * sizeof(float) + sizeof(ca_session);
+    s->cache = NULL;
     return CA_OK;
 }
 
 ca_status ca_session_forecast(const ca_model *model, const ca_session_opt *opt, ca_session_memory *out)
 {
     ca_session s = { 0 };
-    CA_TRY(open_cache(model, opt, &s));
-    ca_cache_destroy(s.cache);
+    uint32_t held[CA_MAX_LAYERS];
+    ca_cache_opt cache_opt;
+    CA_TRY(measure(model, opt, &s, held, &cache_opt));
     *out = (ca_session_memory){ s.stats.kv_bytes, s.stats.workspace_bytes };
     return CA_OK;
 }
 
-static ca_status fill(ca_session *s)
+static ca_status check_memory(const ca_session *s)
 {
-    const uint64_t need = s->stats.kv_bytes + s->stats.workspace_bytes;
-    const uint64_t available = ca_memory_available();
-    if (need > available)
-        return ca_fail(CA_E_MEMORY,
-                       "session: %.1f MiB are needed for a context of %u tokens (KV pages %.1f, workspace %.1f), %.1f MiB are "
-                       "available: use a shorter context or a smaller chunk",
-                       (double)need / 0x1p20, s->opt.context, (double)s->stats.kv_bytes / 0x1p20,
-                       (double)s->stats.workspace_bytes / 0x1p20, (double)available / 0x1p20);
+    const uint64_t need = s->stats.kv_bytes + s->stats.workspace_bytes, available = ca_memory_available();
+    if (need <= available) return CA_OK;
+    return ca_fail(CA_E_MEMORY,
+                   "session: %.1f MiB are needed for a context of %u tokens (KV pages %.1f, workspace %.1f), %.1f MiB are "
+                   "available: use a shorter context or a smaller chunk",
+                   (double)need / 0x1p20, s->opt.context, (double)s->stats.kv_bytes / 0x1p20,
+                   (double)s->stats.workspace_bytes / 0x1p20, (double)available / 0x1p20);
+}
+
+/* The cache's pool is only mapped: its memory is taken when tokens come. */
+static ca_status fill(const ca_model *model, const ca_session_opt *opt, ca_session *s)
+{
+    uint32_t held[CA_MAX_LAYERS];
+    ca_cache_opt cache_opt;
+    CA_TRY(measure(model, opt, s, held, &cache_opt));
+    CA_TRY(check_memory(s));
+    CA_TRY(ca_cache_create(&cache_opt, &s->cache));
     CA_TRY(ca_acts_create(s->model, s->opt.chunk, keeps_raw(s), &s->acts));
     CA_TRY(ca_gemm_runner_create(s->model->engine, &s->gemm));
     s->ws.size = attention_bytes(s);
@@ -171,8 +184,7 @@ ca_status ca_session_create(const ca_model *model, const ca_session_opt *opt, ca
     *out = NULL;
     ca_session *s = calloc(1, sizeof *s);
     if (s == NULL) return ca_fail(CA_E_MEMORY, "session: no memory");
-    ca_status st = open_cache(model, opt, s);
-    if (st == CA_OK) st = fill(s);
+    const ca_status st = fill(model, opt, s);
     if (st != CA_OK) {
         ca_session_destroy(s);
         return st;

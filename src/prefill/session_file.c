@@ -142,12 +142,13 @@ static ca_status get(void *user, void *data, size_t n)
 /* The first line in which the texts differ, as "theirs" and "ours". */
 static ca_status refuse(const char *path, const char *theirs, size_t length, const char *ours)
 {
+    enum { SHOWN = 400 }; /* of a line: a file may say anything */
     size_t line = 0, i = 0;
     for (; i < length && ours[i] == theirs[i]; i++)
         if (ours[i] == '\n') line = i + 1;
     const int a = (int)strcspn(ours + line, "\n");
     size_t b = line;
-    while (b < length && theirs[b] != '\n') b++;
+    while (b < length && b - line < SHOWN && theirs[b] != '\n' && theirs[b] != '\0') b++;
     return ca_fail(CA_E_SHAPE, "%s was saved with '%.*s', this session has '%.*s': use the same model and settings", path,
                    (int)(b - line), theirs + line, a, ours + line);
 }

@@ -266,8 +266,9 @@ done
 grep -q "^compactattn: 7900 vt dense: 1 of 1 prompts are left out" "$work/err" || fail "what is left out is not told"
 grep -q "MiB are available\|cannot be mapped" "$work/err" || fail "the memory that is missing is not told"
 grep -q '"7900/vt/dense": 1' "$work/large.out/manifest.json" || fail "what is left out is not in the manifest"
-tool eval ruler run -m "$MODEL" --data "$work/large" --lengths 512 --tasks vt --samples 1 --methods dense --threads 1 --out "$work/large.out"
-[ "$code" -eq 0 ] || fail "the answer that is there: exit code $code"
+tool eval ruler run -m "$MODEL" --data "$work/large" --lengths 512,7900 --tasks vt --samples 1 --methods dense --threads 1 --out "$work/large.out"
+[ "$code" -eq 0 ] || fail "with the memory that it takes: exit code $code"
+grep -q '"7900/vt/dense": 0' "$work/large.out/manifest.json" || fail "what was left out is still in the manifest"
 
 # Answers of the published runner: index, input, outputs, pred. 1 and 1/2 in dense, 1/2 of the second in the other.
 for method in x_dense_5e-4 x_quoka_dense_5e-4; do

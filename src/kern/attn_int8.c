@@ -12,6 +12,8 @@ const ca_attn_int8 *ca_attn_int8_choose(const ca_kern *kern, uint32_t page_token
 #if defined(__x86_64__)
         &ca_attn_int8_avx512vnni,
         &ca_attn_int8_avxvnni,
+#elif defined(__aarch64__)
+        &ca_attn_int8_neoni8mm,
 #endif
         NULL,
     };

@@ -6,7 +6,8 @@
  *                                      same for all keys and leaves the softmax as it is (SageAttention, arXiv 2410.02367).
  *   s = log2(e) scale sq sk (qi.ki)    log2 units; exact sums of integers
  *   p = 255 2^(s - e), rounded         e: an integer at or above the scores that the group of pages has had so far, panel by panel
- *                                      (those of the page); where it rises, the sums so far are shifted to the right
+ *                                      (those of the page), if these are below 2^24; where it rises, the sums so far are shifted
+ *                                      to the right
  *   v = sv vi                          sv = max |v| / 127 of the dimension, over a group of pages
  * At the end of a group its sums, exact integers of p vi and of p, go to those in floats. Both sides of the quotient see the same p, so
  * its weights add up to 1. In 16 bits, with z = round(FINE (e - s)), at most 32767, n = z / FINE and f = the rest in 16 bits (32 z):
@@ -40,6 +41,6 @@ typedef struct ca_attn_int8 {
 /* The one for pages of a kernel set, of page_tokens tokens, on this CPU; NULL: there is none. */
 const ca_attn_int8 *ca_attn_int8_choose(const ca_kern *kern, uint32_t page_tokens);
 
-extern const ca_attn_int8 ca_attn_int8_avx512vnni, ca_attn_int8_avxvnni;
+extern const ca_attn_int8 ca_attn_int8_avx512vnni, ca_attn_int8_avxvnni, ca_attn_int8_neoni8mm;
 
 #endif

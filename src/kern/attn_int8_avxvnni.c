@@ -83,7 +83,8 @@ V_INLINE vf a8_tops(const vf *t)
 }
 
 /* AVX2 has no shift of 16-bit lanes by a lane's own count n: the upper half of 2 x 2^(15 - n), a power that comes from a table of bytes.
- * Byte i of it is 2^(15 - i) for i >= 8, else 0; the upper byte of the power is that of n ^ 8. */
+ * Byte i of it is 2^(15 - i) for i >= 8, else 0; the upper byte of the power is that of n ^ 8. A z that overflowed is negative, and so
+ * are its bytes of n: the table gives 0. */
 V_INLINE vi a8_powers(const vi *z, uint8_t *p, vi l)
 {
     const __m256i table = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, -128, 64, 32, 16, 8, 4, 2, 1));
@@ -91,7 +92,7 @@ V_INLINE vi a8_powers(const vi *z, uint8_t *p, vi l)
     const __m256i slope = _mm256_sub_epi16(_mm256_set1_epi16(CA_ATTN_INT8_C1),
                                            _mm256_mulhi_epu16(f, _mm256_set1_epi16(CA_ATTN_INT8_C2)));
     const __m256i power = _mm256_sub_epi16(_mm256_set1_epi16(1 << 14), _mm256_mulhi_epu16(f, slope));
-    const __m256i n = _mm256_mullo_epi16(_mm256_srli_epi16(all, 11), _mm256_set1_epi16(0x0101));
+    const __m256i n = _mm256_mullo_epi16(_mm256_srai_epi16(all, 11), _mm256_set1_epi16(0x0101));
     const __m256i factor = _mm256_shuffle_epi8(table, _mm256_xor_si256(n, _mm256_set1_epi16(0x0800)));
     const __m256i shifted = _mm256_mulhi_epu16(_mm256_add_epi16(power, power), factor);
     const __m256i words = _mm256_mulhrs_epi16(shifted, _mm256_set1_epi16(510));

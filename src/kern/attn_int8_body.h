@@ -277,7 +277,9 @@ V_INLINE bool qk_tile(const bool masked, const scratch *s, uint32_t t, uint32_t 
         V_UNROLL
         for (int j = 1; j < NV; j++) top[r] = v_max(top[r], x[r][j]);
     }
-    const vf old = v_load(state->e), e = v_max(old, a8_up(v_mul(a8_tops(top), v_load(state->a))));
+    /* The product rounds: without what is added, scores above 2^12 could exceed their reference. */
+    const vf highest = v_mul(a8_tops(top), v_load(state->a)), more = v_fma(a8_abs(highest), v_set1(0x1p-23F), highest);
+    const vf old = v_load(state->e), e = v_max(old, a8_up(more));
     const vi rise = a8_round(v_min(v_sub(e, old), v_set1(31.0F)));
     v_store(state->e, e);
     v_store(state->e_fine, v_mul(e, v_set1(CA_ATTN_INT8_FINE)));

@@ -51,7 +51,7 @@ static const struct {
     { CA_CPU_AVX2_FMA, "avx2+fma" }, { CA_CPU_AVX512, "avx512f+bw+dq+vl" }, { CA_CPU_AVX512_BF16, "avx512_bf16" },
     { CA_CPU_NEON, "asimd" },        { CA_CPU_NEON_BF16, "bf16" },          { CA_CPU_AVX512_VNNI, "avx512_vnni" },
     { CA_CPU_NEON_DOT, "asimddp" },  { CA_CPU_AMX_BF16, "amx_bf16" },       { CA_CPU_AMX_INT8, "amx_int8" },
-    { CA_CPU_AVX_VNNI, "avx_vnni" },
+    { CA_CPU_AVX_VNNI, "avx_vnni" }, { CA_CPU_NEON_I8MM, "i8mm" },
 };
 enum { N_FLAGS = sizeof flags / sizeof flags[0] };
 
@@ -105,6 +105,7 @@ uint32_t ca_cpu_features(void)
     if (getauxval(AT_HWCAP) & HWCAP_ASIMD) f |= CA_CPU_NEON;
     if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) f |= CA_CPU_NEON_DOT;
     if (getauxval(AT_HWCAP2) & HWCAP2_BF16) f |= CA_CPU_NEON_BF16;
+    if (getauxval(AT_HWCAP2) & HWCAP2_I8MM) f |= CA_CPU_NEON_I8MM;
 #endif
     return f;
 }

@@ -25,7 +25,8 @@ enum {
     CA_CPU_AMX_BF16 = 1 << 7, /* and the system gives the tiles to this process */
     CA_CPU_AMX_INT8 = 1 << 8,
     CA_CPU_SLOW_BF16 = 1 << 9, /* products of CA_CPU_AVX512_BF16 are slower than those of floats */
-    CA_CPU_AVX_VNNI = 1 << 10  /* vpdpbusd on vectors of 256 bits, without AVX-512 */
+    CA_CPU_AVX_VNNI = 1 << 10, /* vpdpbusd on vectors of 256 bits, without AVX-512 */
+    CA_CPU_NEON_I8MM = 1 << 11
 };
 
 /* One page of a row, as the kernel sees it. */

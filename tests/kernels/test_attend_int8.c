@@ -25,7 +25,10 @@ static const attn_shape shapes[] = {
     { 70, 333, 4, 2, 64, 32, "pages of 32, which panels of 64 do not fit" },
 };
 
-static const char *const isas[] = { "amxbf16", "avx512bf16", "avx512mixed", "avx512", "avx2mixed", "avx2" };
+static const char *const isas[] = { "amxbf16", "avx512bf16", "avx512mixed", "avx512", "avx2mixed",
+                                    "avx2",    "neonbf16",   "neonmixed",   "neon" };
+
+enum { N_ISAS = sizeof isas / sizeof *isas };
 
 static const float scale = 0.12F;
 
@@ -38,11 +41,12 @@ static const ca_kern *usable(const char *isa, uint32_t page)
     return NULL;
 }
 
-/* The best set that has it. */
+/* The best set of floats that has it. */
 static const ca_kern *best(void)
 {
     const ca_kern *kern = usable("avx512", 64);
-    return kern ? kern : usable("avx2", 64);
+    if (!kern) kern = usable("avx2", 64);
+    return kern ? kern : usable("neon", 64);
 }
 
 typedef enum rows { DENSE, WINDOW, COMPACT, BLOCK_SPARSE, N_ROWS } rows;
@@ -199,7 +203,7 @@ static void against_definition(void **state)
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         float *want[N_ROWS] = { NULL }, *exact[N_ROWS] = { NULL };
         uint32_t panel = 0; /* of want */
-        for (size_t a = 0; a < sizeof isas / sizeof *isas; a++) {
+        for (size_t a = 0; a < N_ISAS; a++) {
             const ca_kern *kern = usable(isas[a], shapes[i].page);
             if (!kern) continue;
             attn_data d = attn_data_create(shapes[i], kern, 0, 37, 1.0F);
@@ -236,7 +240,7 @@ static void check_bits(const char *what, const attn_data *d, float *a, const flo
 static void exact_properties(void **state)
 {
     (void)state;
-    for (size_t a = 0; a < sizeof isas / sizeof *isas; a++) {
+    for (size_t a = 0; a < N_ISAS; a++) {
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
             const ca_kern *kern = usable(isas[a], shapes[i].page);
             if (!kern) continue;
@@ -327,6 +331,42 @@ static void extreme_scores(void **state)
     }
 }
 
+/* Scores of 2^12 to 2^23 log2 units, whose rounding is larger than a step of a probability: some key always weighs, and those far below
+ * it never do. */
+static void large_scores(void **state)
+{
+    (void)state;
+    static const struct {
+        float amplitude;
+        bool opposed; /* keys of A and values of 1, and keys of -A and values of -1, in turn; else random keys, and values of 1 */
+    } cases[] = { { 243.0F, false }, { 729.0F, false }, { 320.0F, true }, { 640.0F, true } };
+    enum { N_CASES = sizeof cases / sizeof *cases };
+    for (size_t i = 0; i < N_ISAS * N_CASES; i++) {
+        const char *isa = isas[i / N_CASES];
+        const float amplitude = cases[i % N_CASES].amplitude;
+        const bool opposed = cases[i % N_CASES].opposed;
+        const ca_kern *kern = usable(isa, 64);
+        if (!kern) continue;
+        attn_data d = attn_data_create((attn_shape){ 64, 512, 2, 1, 128, 64, "large scores" }, kern, 0, 0, 1.0F);
+        for (uint32_t t = 0; t < d.shape.kv_len; t++)
+            for (uint32_t e = 0; e < 128; e++) {
+                float *k = &d.k[t * d.kv_stride + e];
+                *k = opposed ? (t % 2 ? -amplitude : amplitude) : amplitude * *k;
+                d.v[t * d.kv_stride + e] = opposed && t % 2 ? -1.0F : 1.0F;
+            }
+        for (size_t e = 0; e < d.shape.q_len * d.q_stride; e++) d.q[e] = opposed ? amplitude : amplitude * d.q[e];
+        refill(&d);
+        const ca_table t = build(&d, DENSE, 0);
+        float *o = attend(&d, &t, 2);
+        for (size_t e = 0; e < d.shape.q_len * d.q_stride; e++)
+            if (!(fabsf(o[e] - 1.0F) <= 0.02F))
+                fail_msg("%s, %s keys of %g: value %zu is %g, not 1", isa, opposed ? "opposed" : "random", (double)amplitude, e,
+                         (double)o[e]);
+        free(o);
+        attn_data_destroy(&d);
+    }
+}
+
 /* Queries, keys and values of zeros; a query that is no number spoils its own row alone. */
 static void zeros_and_nan(void **state)
 {
@@ -397,7 +437,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(against_definition), cmocka_unit_test(exact_properties), cmocka_unit_test(shared_bias),
-        cmocka_unit_test(extreme_scores),     cmocka_unit_test(zeros_and_nan),    cmocka_unit_test(where_it_runs),
+        cmocka_unit_test(extreme_scores),     cmocka_unit_test(large_scores),     cmocka_unit_test(zeros_and_nan),
+        cmocka_unit_test(where_it_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

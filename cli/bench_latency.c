@@ -81,7 +81,8 @@ static int parse_grid(struct bench *bench)
     int code = parse_list("lengths", lengths, 2, INT32_MAX, &bench->lengths);
     if (code == EXIT_DONE) code = parse_list("batches", o->batches, 1, 1024, &bench->batches);
     if (code == EXIT_DONE) code = parse_list("chunks", o->chunk_list, 1, 1 << 20, &bench->chunks);
-    if (code == EXIT_DONE && o->thread_list) return parse_list("threads-list", o->thread_list, 1, 1024, &bench->threads);
+    if (code == EXIT_DONE && o->thread_list)
+        return parse_list("threads-list", o->thread_list, 1, (uint32_t)options_most_threads(), &bench->threads);
     bench->threads = (struct list){ { (uint32_t)engine_threads(o) }, 1 };
     return code;
 }
@@ -150,9 +151,10 @@ static int find_shape(struct bench *bench)
     const int n = snprintf(file, sizeof file, "shapes/%s.json", name);
     if (in && snprintf(bench->shape, sizeof bench->shape, "%s", name) < (int)sizeof bench->shape) return EXIT_DONE;
     if (n < (int)sizeof file && file_find_data(file, bench->shape, sizeof bench->shape)) return EXIT_DONE;
-    return fail("--shape %s: is neither a config.json nor a shape that comes with the program (llama-3.1-8b, qwen2.5-7b, qwen3-8b, "
-                "qwen3-30b-a3b, qwen3-30b-a3b-dense-equivalent, gemma-3-12b, smollm2-135m)",
-                name);
+    return fail(
+        "--shape %s: is neither a config.json nor, in data/ here or where the program is installed, one of its shapes (llama-3.1-8b, qwen2.5-7b, qwen3-8b, "
+        "qwen3-30b-a3b, qwen3-30b-a3b-dense-equivalent, gemma-3-12b, smollm2-135m)",
+        name);
 }
 
 static int session_opt(const struct bench *bench, const struct engine *engine, const struct latency_method *m,
@@ -403,6 +405,7 @@ static int begin_folder(struct bench *bench)
         "schedule", o->schedule, "seed", (json_int_t)o->seed);
     if (!settings) return fail("no memory for the settings");
     code = ledger_begin(o->out, settings);
+    if (code == EXIT_DONE) code = ledger_lock(o->out, "runs");
     json_decref(settings);
     json_decref(bench->rows);
     bench->rows = NULL;

@@ -53,6 +53,11 @@ struct quality {
     size_t n_needle[N_DEPTHS];
 };
 
+static bool is_dense(const struct sweep *sweep)
+{
+    return sweep->method.selector == CA_SELECT_NONE;
+}
+
 static int make_rows(struct quality *quality)
 {
     const struct texts *given = &quality->options->sweeps;
@@ -61,8 +66,12 @@ static int make_rows(struct quality *quality)
     for (size_t i = 0; i < n && code == EXIT_DONE; i++)
         code = sweep_add(&command_bench_quality, quality->options, given->n > 0 ? given->items[i] : default_sweeps[i],
                          quality->sweeps, MAX_ROWS, &quality->n_rows);
+    size_t first = 0; /* the first dense row comes first: the others are compared with it */
+    while (first < quality->n_rows && !is_dense(&quality->sweeps[first])) first++;
     for (size_t i = 0; i < quality->n_rows; i++)
-        quality->rows[i] = (struct row){ .of = &quality->sweeps[i],
+        quality->rows[i] = (struct row){ .of = &quality->sweeps[first == quality->n_rows || i > first ? i
+                                                                : i == 0                              ? first
+                                                                                                      : i - 1],
                                          .found = NAN,
                                          .error = NAN,
                                          .kept = NAN,
@@ -70,6 +79,12 @@ static int make_rows(struct quality *quality)
                                          .attention_ms = NAN,
                                          .prefill_ms = NAN };
     return code;
+}
+
+/* Mean NLL of the dense row that the others are compared with; NaN without one. */
+static double baseline(const struct quality *quality)
+{
+    return is_dense(quality->rows[0].of) ? quality->rows[0].mean_nll : NAN;
 }
 
 static struct table *make_table(const struct quality *quality, size_t n_rows)
@@ -86,9 +101,7 @@ static struct table *make_table(const struct quality *quality, size_t n_rows)
         { "prefill ms", "prefill_ms", 0, NULL },
     };
     struct table *table = table_create(columns, sizeof columns / sizeof *columns);
-    double dense = NAN;
-    for (size_t i = 0; i < n_rows; i++)
-        if (quality->rows[i].of->method.selector == CA_SELECT_NONE) dense = quality->rows[i].mean_nll;
+    const double dense = baseline(quality);
     for (size_t i = 0; table && i < n_rows; i++) {
         const struct row *r = &quality->rows[i];
         const struct table_cell cells[] = { { r->of->method.name, 0 }, { r->of->setting, 0 },         { NULL, r->kept },
@@ -114,11 +127,10 @@ static int write_tables(const struct quality *quality)
 static int draw(const struct quality *quality)
 {
     struct lines_series series[MAX_SWEEPS];
-    double x[MAX_ROWS], y[MAX_ROWS], dense = NAN;
+    double x[MAX_ROWS], y[MAX_ROWS];
+    const double dense = baseline(quality);
     size_t n = 0;
     char path[FOLDER_PATH], subtitle[200];
-    for (size_t i = 0; i < quality->n_done; i++)
-        if (quality->rows[i].of->method.selector == CA_SELECT_NONE) dense = quality->rows[i].mean_nll;
     for (size_t i = 0; i < quality->n_done; i++) {
         const struct row *r = &quality->rows[i];
         x[i] = r->attention_ms / 1e3;
@@ -127,7 +139,7 @@ static int draw(const struct quality *quality)
         if (joins) series[n - 1].n++;
         if (joins || n == MAX_SWEEPS) continue;
         series[n] = (struct lines_series){ .name = r->of->method.name, .x = x + i, .y = y + i, .n = 1 };
-        series[n++].bound = r->of->method.selector == CA_SELECT_NONE;
+        series[n++].bound = is_dense(r->of);
     }
     snprintf(subtitle, sizeof subtitle, "%s, %zu tokens, those from %zu on scored, %d threads, kernels %s",
              quality->engine.info.name, quality->n_ids, quality->from, quality->engine.n_threads, quality->engine.kernels);
@@ -167,7 +179,7 @@ static int score_text(struct quality *quality, struct row *row)
         measure_stats(session, &result);
         row->kept = result.kept_fraction;
         row->mean_nll = likelihood_mean(&likelihood);
-        if (!quality->has_dense && row->of->method.selector == CA_SELECT_NONE) {
+        if (!quality->has_dense && is_dense(row->of)) {
             memcpy(quality->dense, quality->each, likelihood.n_scored * sizeof *quality->each);
             quality->has_dense = true;
         }

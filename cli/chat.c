@@ -139,6 +139,7 @@ static bool read_line(bool terminal, char **line, size_t *cap, ssize_t *n, int *
     }
     if (*n > 0 && (*line)[*n - 1] == '\n') (*line)[--*n] = '\0';
     if (*n > 0 && (*line)[*n - 1] == '\r') (*line)[--*n] = '\0';
+    while (**line == '/' && *n > 1 && (*line)[*n - 1] == ' ') (*line)[--*n] = '\0'; /* of a command */
     return true;
 }
 

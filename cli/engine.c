@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_THREADS = 16 }; /* a processor */
-
 int engine_threads(const struct options *options)
 {
     return options->threads > 0 ? (int)options->threads : omp_get_num_procs();
@@ -64,11 +62,6 @@ static int model_opt(const struct options *options, const struct engine *engine,
                          .n_threads = engine->n_threads,
                          .forecast_only = options->dry_run,
                          .matmul = options->matmul && strcmp(options->matmul, "int8") == 0 ? CA_MATMUL_INT8 : CA_MATMUL_NATIVE };
-    const int processors = omp_get_num_procs();
-    if (options->threads > MOST_THREADS * processors)
-        return usage_error(
-            "--threads %lld: this machine has %d processors, and more than %d threads on each only wait for each other",
-            (long long)options->threads, processors, MOST_THREADS);
     if (options->extend) {
         char none[] = "", *end = none;
         const size_t kind = strcspn(options->extend, ":");
@@ -134,7 +127,7 @@ int engine_session_opt(const struct engine *engine, const struct options *option
     const uint32_t limit = out->context > 0 && out->context < model_max ? out->context : model_max;
     if (n_prompt > limit)
         return fail("the prompt has %zu tokens and the context is %u (the model's maximum is %u): shorten the text%s", n_prompt,
-                    limit, model_max, n_prompt <= model_max ? " or raise --ctx" : "");
+                    limit, model_max, n_prompt <= model_max ? " or raise --ctx" : ", or stretch the context with --extend");
     if (out->context == 0) out->context = n_more < limit - n_prompt ? (uint32_t)(n_prompt + n_more) : limit;
     return EXIT_DONE;
 }

@@ -71,16 +71,29 @@ int file_check_target(const char *path, bool devices)
     return there ? EXIT_DONE : fail("%s: no file can be made there (%s)", path, strerror(errno));
 }
 
-bool file_begin(struct file_result *result, const char *path)
+/* Names of the system's, as /dev/stdout, stay what they are, whatever they lead to. */
+static bool is_replaced(const char *path)
 {
     struct stat about;
-    const size_t room = strlen(path) + 32;
-    const bool replace = stat(path, &about) != 0 || S_ISREG(about.st_mode);
-    *result = (struct file_result){ .path = path, .part = replace ? malloc(room) : NULL };
-    if (replace && !result->part) return false;
-    if (replace) snprintf(result->part, room, "%s.%ld.part", path, (long)getpid());
-    result->file = fopen(replace ? result->part : path, "wb");
-    if (!result->file) free(result->part);
+    const bool system = strncmp(path, "/dev/", 5) == 0 || strncmp(path, "/proc/", 6) == 0;
+    return !system && (stat(path, &about) != 0 || S_ISREG(about.st_mode));
+}
+
+bool file_begin(struct file_result *result, const char *path)
+{
+    const bool replace = is_replaced(path);
+    char *real = realpath(path, NULL); /* a link stays, and what it leads to is replaced */
+    *result = (struct file_result){ .path = real ? real : strdup(path) };
+    const size_t room = result->path ? strlen(result->path) + 32 : 0;
+    if (replace && result->path) result->part = malloc(room);
+    if (result->part) snprintf(result->part, room, "%s.%ld.part", result->path, (long)getpid());
+    if (replace ? result->part != NULL : result->path != NULL) result->file = fopen(replace ? result->part : path, "wb");
+    const int error = errno;
+    if (!result->file) {
+        free(result->part);
+        free(result->path);
+    }
+    errno = error;
     return result->file != NULL;
 }
 
@@ -93,8 +106,21 @@ bool file_end(struct file_result *result, bool keep)
     const int error = errno;
     if (!kept && result->part) (void)remove(result->part);
     free(result->part);
+    free(result->path);
     errno = error;
     return kept || !keep;
+}
+
+bool file_is_folder(const char *path)
+{
+    struct stat about;
+    return stat(path, &about) == 0 && S_ISDIR(about.st_mode);
+}
+
+bool file_is_same(const char *a, const char *b)
+{
+    struct stat first, second;
+    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev && first.st_ino == second.st_ino;
 }
 
 bool file_find_data(const char *name, char *path, size_t cap)

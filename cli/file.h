@@ -19,14 +19,18 @@ int file_check_target(const char *path, bool devices);
 /* A result that takes the place of an older one when it is whole. What is no regular file (a device, a pipe) is written as it is. */
 struct file_result {
     FILE *file;
-    const char *path; /* borrowed */
-    char *part;       /* the file that is written, of this process; NULL: path itself */
+    char *path; /* what links lead to */
+    char *part; /* the file that is written, of this process; NULL: path itself */
 };
 
 /* False, with errno, when it cannot be opened. */
 bool file_begin(struct file_result *result, const char *path);
 /* Closes the file. keep: it becomes the result; else nothing is left of it. False, with errno, when it could not be kept; then, too. */
 bool file_end(struct file_result *result, bool keep);
+
+bool file_is_folder(const char *path);
+/* Whether both are names of one file that is there. */
+bool file_is_same(const char *a, const char *b);
 
 /* A file that belongs to the program: name in data/ of the current directory, beside the build folder or under share/ of the
  * installation. Writes the first path that can be read; false when there is none. */

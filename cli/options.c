@@ -1,11 +1,13 @@
 #include "options.h"
 
+#include "file.h"
 #include "message.h"
 #include "method.h"
 
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
+#include <omp.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -352,6 +354,37 @@ static void set_defaults(struct options *out)
     }
 }
 
+/* What is read must not be what is written. */
+static int check_targets(const struct options *o)
+{
+    const struct {
+        const char *name, *path;
+    } targets[] = { { "--out", o->out }, { "--csv", o->csv }, { "--save-cache", o->save_cache } },
+      sources[] = { { "--model", o->model }, { "--file", o->file }, { "--tokens", o->tokens },
+                    { "--gate", o->gate },   { "--data", o->data }, { "--text", o->text } };
+    for (size_t t = 0; t < sizeof targets / sizeof *targets; t++)
+        for (size_t i = 0; i < sizeof sources / sizeof *sources; i++)
+            if (targets[t].path && sources[i].path && file_is_same(targets[t].path, sources[i].path) &&
+                !file_is_folder(targets[t].path))
+                return usage_error("%s %s is the file of %s, which would be lost", targets[t].name, targets[t].path,
+                                   sources[i].name);
+    return EXIT_DONE;
+}
+
+enum { MOST_THREADS = 16 }; /* a processor */
+
+int options_most_threads(void)
+{
+    return MOST_THREADS * omp_get_num_procs();
+}
+
+static int check_threads(const struct options *o)
+{
+    if (o->threads <= options_most_threads()) return EXIT_DONE;
+    return usage_error("--threads %lld: this machine has %d processors, and more than %d threads on each only wait for each other",
+                       (long long)o->threads, omp_get_num_procs(), MOST_THREADS);
+}
+
 static int check_required(const struct command *command, const struct options *options)
 {
     for (size_t i = 0; i < N_SPECS; i++) {
@@ -419,7 +452,9 @@ int options_parse(const struct command *command, int argc, char **argv, struct o
         out->words[i] = argv[optind];
     }
     if (optind < argc) return usage_error("unexpected argument %s", argv[optind]);
-    return check_required(command, out);
+    int code = check_required(command, out);
+    if (code == EXIT_DONE) code = check_targets(out);
+    return code == EXIT_DONE ? check_threads(out) : code;
 }
 
 /* The value that holds when the option is not given, or "". */

@@ -78,6 +78,9 @@ enum {
  * missing or unfit value, a missing required option, a missing or left-over word; EXIT_DONE else. Strings point into argv. */
 int options_parse(const struct command *command, int argc, char **argv, struct options *out);
 
+/* Threads that --threads takes at most. */
+int options_most_threads(void);
+
 /* For --sweep: sets one more option of a parsed command line, as if "--NAME VALUE" had been given. Only options that are read for each
  * method by itself are taken. name has length bytes and need not end there, value must outlive *out. Returns an exit code; the message
  * names the option. */

@@ -44,6 +44,9 @@ static int measure_text(const struct engine *engine, const struct options *optio
         result_init(&result, method);
         measure_stats(session, &result); /* times include the logits of all positions: no share of peak */
         code = print_result(options, &result, &score);
+        if (code == EXIT_DONE && isnan(likelihood_mean(&score)))
+            code = fail("%s: logits that are no numbers: the model's weights are broken, or its computation overflows",
+                        options->model);
     } else {
         code = fail_library(status);
     }

@@ -53,7 +53,7 @@ void progress_update(struct progress *p, double done, double total)
 {
     const double now = clock_ms(), seconds = (now - p->started) / 1e3;
     const double share = total > 0 ? done / total : 1, rate = seconds > 0 ? done / seconds : 0;
-    const double eta_s = rate > 0 ? (total - done) / rate : 0;
+    const double eta_s = rate > 0 && total > done ? (total - done) / rate : 0;
     if (p->style == PROGRESS_BAR && now - p->drawn >= REDRAW_MS) {
         p->drawn = now;
         draw_bar(p, share, rate, eta_s);

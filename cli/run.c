@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* The document: -p, -f or standard input. *text is malloc'ed. */
@@ -214,6 +215,17 @@ static int run_prompt(const struct engine *engine, const struct options *options
     return code;
 }
 
+/* A saved cache takes the place of an older one, or of an empty file, not of another file. */
+static int check_cache_target(const char *path)
+{
+    struct stat about;
+    uint32_t n_tokens;
+    const bool there = stat(path, &about) == 0 && S_ISREG(about.st_mode) && about.st_size > 0;
+    if (there && ca_session_saved_len(path, &n_tokens) == CA_E_FORMAT)
+        return fail("--save-cache %s: there is a file that is no saved session: give another name", path);
+    return file_check_target(path, false);
+}
+
 static int run(const struct options *options)
 {
     struct engine engine = { 0 };
@@ -224,7 +236,7 @@ static int run(const struct options *options)
     if (asks_for_chat(options) && options->raw)
         return usage_error("--raw and --chat, --chat-template or --thinking exclude each other");
     int code = method_from_options(options, "auto", &method);
-    if (code == EXIT_DONE && options->save_cache) code = file_check_target(options->save_cache, false);
+    if (code == EXIT_DONE && options->save_cache) code = check_cache_target(options->save_cache);
     if (code == EXIT_DONE) code = read_prompt(options, &text, &size);
     if (code == EXIT_DONE) code = engine_open(options, &engine);
     if (code == EXIT_DONE) code = run_prompt(&engine, options, &method, text, size);

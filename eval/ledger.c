@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -166,6 +167,18 @@ int ledger_begin(const char *folder, const json_t *settings)
     if (code == EXIT_DONE) code = update(path, old, settings);
     json_decref(old);
     return code;
+}
+
+int ledger_lock(const char *folder, const char *name)
+{
+    char path[PATH_ROOM];
+    const int n = snprintf(path, sizeof path, "%s/.%s.lock", folder, name);
+    if (n < 0 || n >= PATH_ROOM) return fail("%s: too long a path", folder);
+    const int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (file < 0) return fail("%s: %s", path, strerror(errno));
+    if (flock(file, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return EXIT_DONE; /* or the disk knows no locks */
+    (void)close(file);
+    return fail("%s: another process is answering there: wait for it, or choose another folder", folder);
 }
 
 int ledger_read(const char *folder, const char *name, json_t **rows)

@@ -15,6 +15,10 @@
  * settings is borrowed. Returns an exit code. */
 int ledger_begin(const char *folder, const json_t *settings);
 
+/* Keeps FOLDER/.NAME.lock, in a folder that is there, for this process until it ends. Fails, and tells, where another process has it. Returns
+ * an exit code. */
+int ledger_lock(const char *folder, const char *name);
+
 /* The rows of one file of the folder, in its order; an array, empty when there is no such file. name may lead through folders
  * ("pred/4096/vt"), which ledger_append makes. A broken line in the middle is an error that names file and line. *rows is a new
  * reference. Returns an exit code. */

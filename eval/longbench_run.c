@@ -113,6 +113,7 @@ static int begin(struct work *work)
             code = fail("%s/%s: too long a path", grid->options->out, work->names[m]);
         else
             code = ruler_begin_method(work->engine, &grid->methods[m], KIND, model_hash, folder);
+        if (code == EXIT_DONE) code = ledger_lock(folder, work->file);
     }
     return code;
 }

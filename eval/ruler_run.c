@@ -141,7 +141,8 @@ static int begin_method(const struct work *work, size_t m, const char *model_has
     char folder[RULER_PATH];
     if (snprintf(folder, sizeof folder, "%s/%s", work->grid->out, work->names[m]) >= RULER_PATH)
         return fail("%s/%s: too long a path", work->grid->out, work->names[m]);
-    return ruler_begin_method(work->engine, &work->grid->methods[m], "compactattn eval ruler", model_hash, folder);
+    const int code = ruler_begin_method(work->engine, &work->grid->methods[m], "compactattn eval ruler", model_hash, folder);
+    return code == EXIT_DONE ? ledger_lock(folder, "run") : code;
 }
 
 static int begin(const struct work *work, char model_hash[LEDGER_HASH])

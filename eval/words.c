@@ -43,7 +43,10 @@ static int read_list(const char *name, struct strings *common, struct strings *o
 {
     char path[1024], why[FILE_WHY], *data, *at;
     size_t size;
-    if (!file_find_data(name, path, sizeof path)) return fail("data/%s is missing: it belongs to the installation", name);
+    if (!file_find_data(name, path, sizeof path))
+        return fail(
+            "data/%s is missing: it belongs to the program, and is looked for here, beside the program's folder and in its share/compactattn",
+            name);
     if (!file_read(path, &data, &size, why)) return fail("%s: %s", path, why);
     for (char *line = strtok_r(data, "\n", &at); line; line = strtok_r(NULL, "\n", &at)) {
         for (size_t n = strlen(line); n && text_space(line + n - 1); n--) line[n - 1] = '\0';

@@ -98,8 +98,11 @@ static ca_status read_header(ca_reader *r, size_t *n_entries, size_t *n_tensors)
     uint32_t version;
     uint64_t tensors, entries;
     CA_TRY(rd_bytes(r, 4, &magic));
-    if (memcmp(magic, "GGUF", 4) != 0)
-        return ca_fail(CA_E_FORMAT, "%s: not a GGUF file: it starts with '%.4s', expected 'GGUF'", r->name, (const char *)magic);
+    if (memcmp(magic, "GGUF", 4) != 0) {
+        char shown[5] = "";
+        for (size_t i = 0; i < 4; i++) shown[i] = (char)(magic[i] < 0x20 || magic[i] > 0x7e ? '?' : magic[i]);
+        return ca_fail(CA_E_FORMAT, "%s: not a GGUF file: it starts with '%s', expected 'GGUF'", r->name, shown);
+    }
     CA_TRY(rd_u32(r, &version));
     if (version == 1)
         return rd_fail_as(r, CA_E_UNSUPPORTED, "GGUF version 1 is not supported: convert the model again to version 3");

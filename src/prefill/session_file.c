@@ -117,11 +117,19 @@ static ca_status write_all(const ca_session *s, output *out)
     return put(out, &crc, sizeof crc);
 }
 
-/* A file is replaced whole; a device, a pipe or a folder of that name is not. */
+/* A saved session is replaced whole, and so is an empty file; another file, a device, a pipe or a folder of that name is not. */
 static ca_status check_target(const char *path)
 {
     struct stat old;
-    if (stat(path, &old) != 0 || S_ISREG(old.st_mode)) return CA_OK;
+    char head[sizeof magic] = "";
+    if (stat(path, &old) != 0) return CA_OK;
+    FILE *file = S_ISREG(old.st_mode) && old.st_size > 0 ? fopen(path, "rb") : NULL;
+    const bool other = file && (fread(head, 1, sizeof head, file) != sizeof head || memcmp(head, magic, sizeof head) != 0);
+    if (file) (void)fclose(file);
+    if (other)
+        return ca_fail(CA_E_IO, "%s: the session cannot be saved: there is a file that is no saved session: give another name",
+                       path);
+    if (S_ISREG(old.st_mode)) return CA_OK;
     return ca_fail(CA_E_IO, "%s: the session cannot be saved: the name is that of something else than a file: give another", path);
 }
 

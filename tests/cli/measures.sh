@@ -102,4 +102,10 @@ XDG_CACHE_HOME=$work/cache accept doctor --json
 printed '"measured_in": "'
 accept doctor --json
 printed '"libraries": \['
+# Differences and their errors are those from the first dense row, wherever it is given.
+head -c 2500 "$DATA/demo.txt" >"$work/short.txt"
+tool bench quality -m "$MODEL" -f "$work/short.txt" --runs 1 --chunk 256 --sweep trishape:window=128 --sweep dense:page=128,32 --out "$work/quality"
+[ "$code" -eq 0 ] || fail "bench quality: exit code $code"
+printed '^dense  *page=128  *1\.000  *[0-9.]*  *0\.0000  *0\.0000 '
+printed '^trishape+auto  *window=128  *0\.[0-9]*  *[0-9.]*  *-*0\.[0-9]*  *0\.0[0-9]* '
 finish

@@ -117,4 +117,20 @@ accept run --help
 printed "chunk N .*\[default: [1-9][0-9]*\]"
 printed "sink N .*\[default: [0-9]*\]"
 accept run -h
+# What is read is not written over, also where a link or another path leads to it; a link to a result stays one.
+printf 'In the beginning was the word' >"$work/text"
+ln -s text "$work/link"
+refuse 2 "--csv $work/./text is the file of --file, which would be lost" bench prefill -m "$MODEL" -f "$work/text" --csv "$work/./text"
+refuse 2 "--save-cache $work/link is the file of --file, which would be lost" run -m "$MODEL" -f "$work/text" --save-cache "$work/link"
+refuse 1 "there is a file that is no saved session" run -m "$MODEL" -p hi --save-cache "$work/text"
+[ "$(cat "$work/text")" = "In the beginning was the word" ] || fail "a file that was read is lost"
+: >"$work/rows.csv"
+ln -s rows.csv "$work/rows.link"
+tool bench prefill -m "$MODEL" --lengths 32 --methods dense --runs 1 --csv "$work/rows.link"
+[ "$code" -eq 0 ] && [ -L "$work/rows.link" ] && [ -s "$work/rows.csv" ] || fail "a result that a link leads to"
+
+for words in doctor "bench attention" "run -m $MODEL -p hi"; do
+    # shellcheck disable=SC2086 # words
+    refuse 2 "--threads 4096: this machine has " $words --threads 4096
+done
 finish

@@ -251,7 +251,7 @@ static const struct spec specs[] = {
     { "matmul", 0, CHOICE, AT(matmul), 0, 0, "native|int8", "native", METHODS | CMD_DOCTOR, 0,
       "matrix products of the layers: in the kernels' own type, or in int8" },
     { "attention", 0, CHOICE, AT(attention), 0, 0, "native|int8", "native", PREFILLS | CMD_BENCH_ATTENTION | SWEPT, 0,
-      "products of attention: in the kernels' own type, or in int8 (x86 with VNNI)" },
+      "products of attention: in the kernels' own type, or in int8 (x86 with VNNI, ARM with i8mm)" },
     { "jsonl", 0, FLAG, AT(jsonl), 0, 0, NULL, NULL, CMD_TOKENIZE, 0,
       "one JSON string a line in, one JSON array of ids a line out" },
     { "decode", 0, FLAG, AT(decode), 0, 0, NULL, NULL, CMD_TOKENIZE, 0, "the other way round: JSON array of ids in, text out" },

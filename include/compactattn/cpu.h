@@ -32,7 +32,8 @@ typedef enum ca_attention { CA_ATTENTION_NATIVE = 0, CA_ATTENTION_INT8 = 1 } ca_
 CA_API const char *ca_attention_name(ca_attention attention);
 
 /* What runs CA_ATTENTION_INT8 over this set's pages of page_tokens tokens on this CPU: "avx512vnni" (a set of AVX-512 without AMX, pages of
- * 64, 128 or 256 tokens), "avxvnni" (a set of AVX2, pages of 32, too), or NULL: nothing does. Static string. */
+ * 64, 128 or 256 tokens), "avxvnni" (a set of AVX2) or "neoni8mm" (a set of NEON), pages of 32, too, or NULL: nothing does. Static
+ * string. */
 CA_API const char *ca_kern_int8_attention_name(const ca_kern *kern, uint32_t page_tokens);
 
 /* Type in which this kernel set stores keys and values: CA_BF16 or CA_F32 (sums are always fp32). */

@@ -60,8 +60,8 @@ static ca_status resolve(const ca_model *model, const ca_session_opt *opt, ca_se
     if (opt->attention == CA_ATTENTION_INT8 && !ca_kern_int8_attention_name(model->kern, opt->page_tokens))
         return ca_fail(
             CA_E_UNSUPPORTED,
-            "session: attention of 8-bit integers needs AVX-512 VNNI or AVX-VNNI, a kernel set of AVX-512 without AMX or of "
-            "AVX2 (this is %s), and pages of 64 tokens or more, with AVX2 of 32 (these are of %u)",
+            "session: attention of 8-bit integers needs AVX-512 VNNI, AVX-VNNI or i8mm, a kernel set of AVX-512 without AMX, of AVX2 "
+            "or of NEON (this is %s), and pages of 64 tokens or more, with AVX2 and NEON of 32 (these are of %u)",
             ca_kern_name(model->kern), opt->page_tokens);
     if (opt->chunk == 0) return ca_fail(CA_E_ARG, "session: chunk 0: give at least 1 token per chunk");
     out->chunk = ca_min_u32(opt->chunk, out->context);

@@ -10,7 +10,7 @@ libraries="libc6-dev libgomp1 libcmocka-dev libdnnl-dev libjansson-dev libpcre2-
 # The kernels against their definitions and the double-precision oracle, then what stands on them. The attention of neon needs no
 # second run on the small CPU: test_model enters it there.
 small="test_glue test_int8 test_coded test_gemm_coded test_score test_select_kernels test_select test_model"
-all="$small test_attend test_cache"
+all="$small test_attend test_attend_int8 test_cache"
 
 for tool in aarch64-linux-gnu-gcc qemu-aarch64 cmake make pkg-config apt-get dpkg-deb; do
     command -v "$tool" >/dev/null || {

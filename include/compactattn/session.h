@@ -101,7 +101,8 @@ CA_API uint32_t ca_session_context(const ca_session *session);
 /* Keeps the timeline and its KV cache in a file, and reads it back into an empty session. The file is versioned and checksummed and
  * belongs to one model and one way of prefilling it: another model, gate, kernel set, page size, selector or setting is refused
  * (CA_E_SHAPE says what differs). Models of one shape are told apart by samples of every weight. Written through a temporary file of its
- * own; a reader never sees half of it, whoever else saves. A name that is there and is not a file's is refused. CA_E_IO, CA_E_FORMAT. */
+ * own; a reader never sees half of it, whoever else saves. A file
+ * of that name that is neither a saved session nor empty is refused, and so is what is no file; a link stays one. CA_E_IO, CA_E_FORMAT. */
 CA_API ca_status ca_session_save(const ca_session *session, const char *path);
 CA_API ca_status ca_session_load(ca_session *session, const char *path);
 /* How many tokens such a file holds, which is the least context of a session that loads it. The file is not checked any further. */

@@ -338,6 +338,19 @@ static void target(void **state)
     unsigned char *content = read_file(beside, &size);
     assert_int_equal(size, 9);
     free(content);
+    assert_int_equal(ca_session_save(a, beside), CA_E_IO);
+    assert_non_null(strstr(ca_last_error(), "no saved session"));
+    content = read_file(beside, &size);
+    assert_memory_equal(content, "another's", 9);
+    free(content);
+    write_file(beside, (const unsigned char *)"", 0);
+    must(ca_session_save(a, beside)); /* an empty file is nobody's */
+    assert_int_equal(remove(f->path), 0);
+    assert_int_equal(symlink(beside, f->path), 0);
+    must(ca_session_save(a, f->path));
+    assert_int_equal(lstat(f->path, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    (void)remove(f->path);
     (void)remove(beside);
     ca_session_destroy(a);
 }
